@@ -1,0 +1,90 @@
+"""Result tables of address spaces: VMAs and the intervals that they have on anon_vma trees.
+
+A life is ``[born, died)``. Only what the capture shows is known: what was there before it began is
+seen when it goes, if at all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.kinds import int64, nanoseconds, pgoff, pointer, text, uint64, user_address
+from schemas.table import Table
+
+_STATE = "replay: state"
+_TREE = "ev_avc"
+BEFORE: Final = "before the capture began"
+ALIVE: Final = "alive at the end of the capture"
+CENSORED: Final = "not known: it was there before the capture began, and only its end was seen"
+EVIDENCE: Final = (
+    "exact: from probes on the functions that change the state; modelled: from system calls, faults and "
+    "forks by the kernel's rules."
+)
+
+VMA: Final = Table(
+    name="vma",
+    version="1.0",
+    doc="One version of a VMA: from one change of its range, offset or flags to the next.",
+    columns=(
+        int64("vma_id", "Number of the version in this capture.", _STATE),
+        pointer(
+            "vma", "The struct vm_area_struct.", _TREE, null="modelled: the address is not in the capture"
+        ),
+        pointer("mm", "vma->vm_mm.", _TREE, null="modelled, or " + CENSORED),
+        user_address("vm_start", "First byte.", _TREE, null=CENSORED),
+        user_address("vm_end", "First byte after it.", _TREE, null=CENSORED),
+        pgoff("vm_pgoff", "vma->vm_pgoff.", _TREE, null=CENSORED),
+        pgoff(
+            "anon_pgoff",
+            "Anonymous page offset.",
+            _TREE,
+            null="the kernel has none (up to 7.2), or " + CENSORED,
+        ),
+        uint64("vm_flags", "vma->vm_flags.", _TREE, null="not in the capture", unit="VM_* bits"),
+        pointer(
+            "anon_vma",
+            "vma->anon_vma: its own, the one that it was given last.",
+            _TREE,
+            null="not faulted yet, or not in the capture",
+        ),
+        nanoseconds("born_ts_ns", "Start of this version, trace clock.", _STATE, null=BEFORE),
+        nanoseconds("died_ts_ns", "End of this version, trace clock (exclusive).", _STATE, null=ALIVE),
+        text(
+            "cause_event",
+            "What made this version: name of the system call or event.",
+            _STATE,
+            null="not known",
+        ),
+        text("evidence", EVIDENCE, _STATE),
+    ),
+)
+
+AVC: Final = Table(
+    name="avc",
+    version="1.0",
+    doc="One life of one interval on the tree of one anon_vma, from its insertion to its removal.",
+    columns=(
+        pointer(
+            "avc", "The struct anon_vma_chain.", _TREE, null="modelled: the address is not in the capture"
+        ),
+        pointer("anon_vma", "avc->anon_vma.", _TREE, null="modelled: the address is not in the capture"),
+        int64("vma_id", "The version of the VMA (see table vma).", _STATE, null="not known"),
+        pointer("mm", "avc->vma->vm_mm.", _TREE, null="modelled, or " + CENSORED),
+        pgoff(
+            "first_pgoff",
+            "First page offset of the interval, inclusive: key of the tree.",
+            _TREE,
+            null=CENSORED,
+        ),
+        pgoff("last_pgoff", "Last page offset of the interval, inclusive.", _TREE, null=CENSORED),
+        user_address("vm_start", "First byte of the VMA.", _TREE, null=CENSORED),
+        user_address("vm_end", "First byte after the VMA.", _TREE, null=CENSORED),
+        nanoseconds("born_ts_ns", "Insertion, trace clock.", _TREE, null=BEFORE),
+        nanoseconds("died_ts_ns", "Removal, trace clock (exclusive).", _TREE, null=ALIVE),
+        int64("born_seq", "Insertion as place in the total order of events.", _TREE, null=BEFORE),
+        int64("died_seq", "Removal as place in the total order of events (exclusive).", _TREE, null=ALIVE),
+        text("evidence", EVIDENCE, _STATE),
+    ),
+)
+
+TABLES: Final = (VMA, AVC)

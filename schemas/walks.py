@@ -1,0 +1,221 @@
+"""Result tables of the walks: what each strategy costs, what it finds and what it misses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from schemas.kinds import count, flag, int32, int64, nanoseconds, pgoff, pointer, real, text, user_address
+from schemas.table import Table
+
+if TYPE_CHECKING:
+    from schemas.table import Column
+
+_REPLAY = "replay: walks"
+_KERNEL = "mm/ksm.c rmap_walk_ksm()"
+UNKNOWN_TREE: Final = "not known: the tree or the range at that instant is not fully known (see quality)"
+UNKNOWN_WALK: Final = "not known for at least one loop of the walk"
+NOT_IN_EVENT: Final = "not in the capture"
+
+STRATEGY_DOC: Final = (
+    "full, addr, vm_pgoff, linear, a strategy of the user, or observed: what the kernel did and counted."
+)
+
+
+LOOP: Final = Table(
+    name="loop",
+    version="1.0",
+    doc="One inner loop: one rmap_item in one pass of one walk, under one strategy.",
+    columns=(
+        int64("walk_id", "The walk (see table walk).", _REPLAY),
+        nanoseconds(
+            "ts_ns",
+            "Instant of the tree that the loop is answered for: the start of the loop where the capture "
+            "tells it, else the start of the walk. Strategy observed: time of the kernel's own event.",
+            _REPLAY,
+        ),
+        pointer("stable_node", "The stable node whose hlist is walked.", _KERNEL, null=NOT_IN_EVENT),
+        pointer("rmap_item", "The rmap_item of this loop.", _KERNEL, null=NOT_IN_EVENT),
+        pointer("anon_vma", "rmap_item->anon_vma, whose tree is walked.", _KERNEL, null=NOT_IN_EVENT),
+        pointer("mm", "rmap_item->mm.", _KERNEL, null=NOT_IN_EVENT),
+        user_address("address", "rmap_item->address without its low bits.", _KERNEL, null=NOT_IN_EVENT),
+        int32(
+            "search_new_forks",
+            "Pass: 0 takes VMAs of the item's own mm, 1 those of the other mms.",
+            _KERNEL,
+            null=NOT_IN_EVENT,
+        ),
+        text("strategy", STRATEGY_DOC, "replay: strategies"),
+        pgoff(
+            "first_pgoff",
+            "First page offset of the range that the tree is asked for, inclusive.",
+            "replay: strategies",
+            null="a value that the strategy needs is not known",
+        ),
+        pgoff(
+            "last_pgoff",
+            "Last page offset of the range that the tree is asked for, inclusive.",
+            "replay: strategies",
+            null="a value that the strategy needs is not known",
+        ),
+        count(
+            "iterations",
+            "Bodies of the loop over the tree that are run (the series' Nr_iteration_total).",
+            _KERNEL,
+            null=UNKNOWN_TREE,
+        ),
+        count(
+            "skip_addr_out_of_range",
+            "Of the iterations, VMAs that do not contain the address.",
+            _KERNEL,
+            null=UNKNOWN_TREE,
+        ),
+        count(
+            "skip_mm_mismatch",
+            "Of the iterations, VMAs that contain the address and are of an mm that this pass does not take.",
+            _KERNEL,
+            null=UNKNOWN_TREE,
+        ),
+        count("rmap_one_calls", "Calls of rmap_one: VMAs that pass all checks.", _KERNEL, null=UNKNOWN_TREE),
+        flag(
+            "ended_early",
+            "The loop ended the whole walk: rmap_one returned false, or done() returned true.",
+            _KERNEL,
+            null=UNKNOWN_TREE,
+        ),
+        nanoseconds(
+            "predicted_ns",
+            "Time that the fit gives for this loop (iterations and rmap_one calls; no waiting for locks).",
+            "replay: fit over the walks of this capture",
+            null="no fit: the capture holds no walk durations, or iterations is null",
+        ),
+    ),
+)
+
+WALK: Final = Table(
+    name="walk",
+    version="1.0",
+    doc="One rmap walk over a KSM folio, under one strategy.",
+    columns=(
+        int64("walk_id", "Number of the walk in this capture, in order of entry.", _REPLAY),
+        nanoseconds("ts_ns", "Entry of the walk, trace clock.", "ev_walk, entry"),
+        nanoseconds(
+            "end_ns", "Return of the walk, trace clock.", "ev_walk, return", null="return not in the capture"
+        ),
+        int32("cpu", "CPU at entry.", "ev_walk", null="a walk that was asked for, which no task made"),
+        int32("pid", "Thread id of the walking task.", "ev_walk", null="a walk that was asked for"),
+        text("comm", "Name of the walking task.", "ev_walk, saved_cmdlines, ev_task", null=NOT_IN_EVENT),
+        pointer("folio", "The folio.", "ev_walk", null=NOT_IN_EVENT),
+        pointer("stable_node", "The stable node of the folio.", "ev_walk", null=NOT_IN_EVENT),
+        text("caller", "Name of rwc->rmap_one, such as try_to_migrate_one.", "ev_walk", null=NOT_IN_EVENT),
+        text("strategy", STRATEGY_DOC, "replay: strategies"),
+        count("loops", "Inner loops that are run, both passes together.", _KERNEL, null=UNKNOWN_WALK),
+        count("iterations_total", "Sum of iterations over the loops.", _KERNEL, null=UNKNOWN_WALK),
+        count("iterations_max", "Largest iterations of one loop.", _KERNEL, null=UNKNOWN_WALK),
+        count(
+            "skip_addr_out_of_range_max",
+            "Largest skip_addr_out_of_range of one loop.",
+            _KERNEL,
+            null=UNKNOWN_WALK,
+        ),
+        count("skip_mm_mismatch_max", "Largest skip_mm_mismatch of one loop.", _KERNEL, null=UNKNOWN_WALK),
+        count("rmap_one_calls", "Sum of rmap_one_calls over the loops.", _KERNEL, null=UNKNOWN_WALK),
+        count(
+            "mappings_missed",
+            "Mappings that full, run to its end, would visit and this strategy does not (rows of miss).",
+            _REPLAY,
+            null="not known: ranges or trees are not fully known; always null for observed",
+        ),
+        nanoseconds(
+            "observed_ns",
+            "Time from entry to return in the capture, the probes' own cost included.",
+            "ev_walk; ev_obs_walk.duration_ns where the kernel measured it",
+            null="return not in the capture, or a walk that was asked for",
+        ),
+        nanoseconds(
+            "predicted_ns",
+            "Time that the fit gives for this walk under this strategy.",
+            "replay: fit over the walks of this capture",
+            null="no fit, or a count that it needs is null",
+        ),
+    ),
+)
+
+MISS: Final = Table(
+    name="miss",
+    version="1.0",
+    doc="One mapping that full, run to its end, would visit in a walk and the strategy does not.",
+    columns=(
+        int64("walk_id", "The walk.", _REPLAY),
+        text("strategy", "The strategy that misses the mapping.", "replay: strategies"),
+        pointer("rmap_item", "The rmap_item that lists the mapping.", "ev_append"),
+        pointer("mm", "The mm of the VMA that is missed.", "ev_avc"),
+        user_address("address", "Address of the mapping.", "ev_append"),
+        user_address("vm_start", "First byte of the VMA that is missed, at the walk.", "ev_avc"),
+        user_address("vm_end", "First byte after the VMA that is missed, at the walk.", "ev_avc"),
+        text(
+            "cause_event",
+            "What moved or split the VMA: name of the system call or of the event.",
+            _REPLAY,
+            null="not found in the capture",
+        ),
+        nanoseconds(
+            "cause_ts_ns", "Time of the cause, trace clock.", _REPLAY, null="not found in the capture"
+        ),
+        int32("cause_pid", "Thread id of the task that caused it.", _REPLAY, null="not found in the capture"),
+    ),
+)
+
+
+def summary_columns() -> tuple[Column, ...]:
+    """Columns of ``summary``, which ``fleet`` shares; one set of values a strategy."""
+    unknown = "no walk of the capture has a known value"
+    return (
+        text(
+            "evidence",
+            "observed: the kernel's own counts; replayed: from the probes' exact state; modelled: from "
+            "system calls by the kernel's rules; predicted: a strategy of which the capture tells less.",
+            _REPLAY,
+        ),
+        count("walks", "Walks.", _REPLAY),
+        count("loops", "Inner loops.", _REPLAY),
+        real(
+            "time_ms_max",
+            "Longest inner loop (the series' Time_ms).",
+            "fit over the walks; observed: the kernel's own measure",
+            null="no durations in the capture to fit, or none measured",
+            unit="ms",
+        ),
+        count(
+            "iterations_max", "Largest iterations of one loop (Nr_iteration_total).", _REPLAY, null=unknown
+        ),
+        count(
+            "skip_addr_out_of_range_max",
+            "Largest of one loop (Skip_addr_out_of_range).",
+            _REPLAY,
+            null=unknown,
+        ),
+        count("skip_mm_mismatch_max", "Largest of one loop (Skip_mm_mismatch).", _REPLAY, null=unknown),
+        count("iterations_total", "Sum of iterations over all loops.", _REPLAY, null=unknown),
+        count(
+            "found",
+            "Mappings that the walks visit, run to their ends.",
+            _REPLAY,
+            null="not known; always null for observed",
+        ),
+        count(
+            "missed",
+            "Mappings that full would visit and the strategy does not.",
+            _REPLAY,
+            null="not known; always null for observed",
+        ),
+    )
+
+
+SUMMARY: Final = Table(
+    name="summary",
+    version="1.0",
+    doc="One strategy (or observed): the table of the patch series. Maxima are over inner loops, each alone.",
+    columns=(text("strategy", STRATEGY_DOC, "replay: strategies"), *summary_columns()),
+)
+
+TABLES: Final = (SUMMARY, WALK, LOOP, MISS)
