@@ -11,7 +11,8 @@
     |   `-- MissingEventsError     readable, but without the events that the question needs
     |-- SchemaError [4]            a table is not what schemas/ says: table, column, expected, found
     |-- OutputError [5]            cannot write: exists, unwritable, over the size budget
-    `-- BatchIncomplete [1]        the batch ran to its end; some captures failed
+    |-- BatchIncomplete [1]        the batch ran to its end; some captures failed
+    `-- InternalError [70]         a bug of replay itself
 
 ``str(error)`` is exactly three lines: what happened, where, and what to do about it. The texts may hold
 bytes of an untrusted capture, so control characters (terminal escapes, line breaks) are shown as escapes.
@@ -19,6 +20,7 @@ bytes of an untrusted capture, so control characters (terminal escapes, line bre
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class ReplayError(Exception):
         hint: What the user can do.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int]
 
     def __init__(self, what: str, *, where: str, hint: str) -> None:
         """Keep the three parts, each as one printable line."""
@@ -191,6 +193,21 @@ class BatchIncomplete(ReplayError):
             f"{failed} of {total} captures failed",
             where=self.manifest,
             hint="the table lists each capture with the cause",
+        )
+
+
+class InternalError(ReplayError):
+    """A bug of replay itself."""
+
+    exit_code = 70
+
+    def __init__(self, error: BaseException) -> None:
+        """Say what was raised, and by which line."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        super().__init__(
+            f"error in replay itself: {type(error).__name__}: {error}",
+            where=f"{place.filename}, line {place.lineno}, in {place.name}",
+            hint="this is a bug: please report it, with the traceback that --debug shows",
         )
 
 

@@ -1,0 +1,189 @@
+"""The command ``replay``: options in, one result on stdout, everything else on stderr.
+
+No logic is here, and nothing heavy is imported before a command needs it: ``replay --help`` loads neither
+pyarrow nor polars. ``main`` is the only place where errors become exit codes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from replay import __version__
+from schemas.errors import InternalError, ReplayError, UsageError, printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EXIT_BROKEN_PIPE = 141
+
+EXIT_CODES = """\
+Exit codes: 0 ok; 2 usage; 3 unreadable capture; 4 a table does not match its schema; 5 cannot write the
+output; 70 error in replay itself; 130 interrupted; 141 the reader of stdout went away.
+"""
+
+app = typer.Typer(
+    name="replay",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    epilog=EXIT_CODES,
+)
+
+
+class Format(StrEnum):
+    """How a result is printed on stdout."""
+
+    text = "text"
+    md = "md"
+    json = "json"
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        emit(f"replay {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def replay(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Replay the rmap walks of a Linux capture under other page-offset strategies."""
+
+
+@app.command(epilog=EXIT_CODES)
+def analyze(
+    capture: Annotated[Path, typer.Argument(metavar="CAPTURE", help="trace.dat or perf.data file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="Folder for the reports and tables.  [default: CAPTURE's name + .replay, here]",
+        ),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="Strategy to replay; may be given several times.  [default: full addr vm_pgoff linear]",
+        ),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing result folder.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Count what every rmap walk costs, finds and misses under each strategy.
+
+    Prints the report on stdout and writes report.html, report.txt, summary.json and tables/*.parquet into
+    DIR.
+
+    Example: replay analyze trace.dat -o trace.replay
+    """
+    from replay import output as out
+    from replay import provenance
+    from replay.options import AnalyzeOptions
+
+    folder = output if output is not None else out.default_folder(capture)
+    out.check_folder(folder, force=force)
+    options = AnalyzeOptions() if strategy is None else AnalyzeOptions(strategies=tuple(strategy))
+
+    from replay import pipeline
+
+    analysis = pipeline.analyze(capture, options)
+    tables = provenance.stamp(analysis.tables, ["replay", *sys.argv[1:]])
+
+    from reports import write_reports
+
+    write_reports(tables, folder, force=force)
+    emit(_render(tables, format_))
+    sys.stderr.write(f"wrote {printable(str(folder))}\n")
+
+
+@app.command(epilog=EXIT_CODES)
+def schema(
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="Table to describe.  [default: list all]")
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Describe the tables: every column with its unit, its meaning and what null means.
+
+    Example: replay schema walk
+    """
+    from schemas import TABLES, describe
+
+    if table is None:
+        chosen, render = TABLES, {Format.text: describe.list_text, Format.md: describe.list_markdown}
+    elif table in TABLES:
+        chosen, render = {table: TABLES[table]}, {Format.text: describe.text, Format.md: describe.markdown}
+    else:
+        near = get_close_matches(table, TABLES, n=1)
+        raise UsageError(
+            f"no table is named {table!r}",
+            where="replay schema TABLE",
+            hint=f"did you mean {near[0]!r}?" if near else "`replay schema` lists the tables",
+        )
+    emit({**render, Format.json: describe.as_json}[format_](chosen))
+
+
+def _render(tables: Mapping[str, pa.Table], format_: Format) -> str:
+    """The report of an analysis for stdout."""
+    if format_ is Format.json:
+        from reports.summary_json import json_summary
+
+        return json_summary(tables)
+    if format_ is Format.md:
+        from reports.markdown import render_markdown
+
+        return render_markdown(tables)
+    from reports.text import render_text
+
+    return render_text(tables)
+
+
+def emit(text: str) -> None:
+    """Write a result to stdout; a reader that went away ends the command quietly."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at its end: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_BROKEN_PIPE) from None
+
+
+def main() -> NoReturn:
+    """Run the command line; the only place where an error becomes three lines and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app(prog_name="replay")
+    except ReplayError as error:
+        sys.exit(_report(error, debug=debug))
+    except Exception as error:
+        sys.exit(_report(InternalError(error), debug=debug))
+    sys.exit()
+
+
+def _report(error: ReplayError, *, debug: bool) -> int:
+    """Print the error that is being handled, after its traceback if asked for; return the exit code."""
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"replay: {error.what}\n  {error.where}\n  {error.hint}\n")
+    return error.exit_code
