@@ -12,13 +12,14 @@ import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from replay import __version__
-from schemas.errors import InternalError, ReplayError, UsageError, printable
+from schemas.errors import InternalError, OutputError, ReplayError, UsageError, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +89,7 @@ def analyze(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing result folder.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Count what every rmap walk costs, finds and misses under each strategy.
+    """Say what rmap walks cost and miss under each strategy.
 
     Prints the report on stdout and writes report.html, report.txt, summary.json and tables/*.parquet into
     DIR.
@@ -118,12 +119,14 @@ def analyze(
 @app.command(epilog=EXIT_CODES)
 def schema(
     table: Annotated[
-        str | None, typer.Argument(metavar="[TABLE]", help="Table to describe.  [default: list all]")
+        str | None, typer.Argument(metavar="TABLE", help="Table to describe.  [default: list all]")
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Describe the tables: every column with its unit, its meaning and what null means.
+    """Describe the tables and their columns.
+
+    Every column has its type, its unit, its meaning, what null means and where it comes from.
 
     Example: replay schema walk
     """
@@ -159,19 +162,31 @@ def _render(tables: Mapping[str, pa.Table], format_: Format) -> str:
 
 
 def emit(text: str) -> None:
-    """Write a result to stdout; a reader that went away ends the command quietly."""
+    """Write a result to stdout.
+
+    Raises:
+        typer.Exit: The reader went away; that is no error worth a message.
+        OutputError: stdout takes nothing, for example because a disk is full.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # The interpreter flushes stdout once more at its end: let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        raise OutputError(
+            f"cannot write: {error.strerror}", path="<stdout>", hint="see where stdout goes"
+        ) from error
 
 
 def main() -> NoReturn:
     """Run the command line; the only place where an error becomes three lines and an exit code."""
     debug = "--debug" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale without UTF-8 is no reason to fail
     try:
         app(prog_name="replay")
     except ReplayError as error:

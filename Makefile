@@ -1,0 +1,33 @@
+# Everything runs in $(VENV), which is made on first use. `make VENV=/tmp/venv test` uses another one.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+CAPTURE ?= captures/samples/split-6.12.dat
+PACKAGES := replay schemas captures reports
+
+.PHONY: demo test lint bench
+
+demo: $(VENV)/installed
+	$(BIN)/replay analyze $(CAPTURE) --output demo.replay --force
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python tests/bench.py $(CAPTURE)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@
