@@ -1,0 +1,161 @@
+"""Few enough points to draw: loops counted by iterations, intervals alive over time. For the eye only.
+
+A capture may hold millions of loops and intervals; a figure holds a few hundred bins. Every bin keeps its
+count and its extremes, and `reports.figures` says beside each figure what was put together.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+TIME_BINS: Final = 400
+TREES: Final = 4
+"""Number of anon_vmas whose population is drawn: the ones with most intervals alive at once."""
+
+EDGES: Final = (*range(10), *sorted({round(10 ** (tenth / 10)) for tenth in range(10, 150)}))
+"""Lower ends of the bins of iterations: 0 to 9 one by one, then ten bins a decade."""
+
+
+@dataclass(frozen=True)
+class IterationBin:
+    """Inner loops of one strategy with about the same number of iterations.
+
+    Attributes:
+        least: Fewest iterations of a loop in the bin.
+        most: Most iterations of a loop in the bin, inclusive.
+        loops: Number of loops in the bin.
+    """
+
+    least: int
+    most: int
+    loops: int
+
+
+@dataclass(frozen=True)
+class Population:
+    """Intervals alive on the tree of one anon_vma.
+
+    Attributes:
+        anon_vma: Its address.
+        peak: Most intervals alive at once.
+        alive: For each time bin, most intervals alive at once within it.
+        from_before: Intervals that were there before the capture; counted from its start.
+        to_end: Intervals still there at its end; counted to its end.
+    """
+
+    anon_vma: int
+    peak: int
+    alive: Sequence[int]
+    from_before: int
+    to_end: int
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """Equal bins over the time of the capture.
+
+    Attributes:
+        start_ns: Trace clock at the start of the first bin.
+        width_ns: Width of a bin, at least 1.
+        bins: Number of bins.
+    """
+
+    start_ns: int
+    width_ns: int
+    bins: int
+
+    @classmethod
+    def over(cls, start_ns: int, end_ns: int) -> TimeAxis:
+        """Bins over ``[start_ns, end_ns]``, at most `TIME_BINS`."""
+        width = max(1, -(-(end_ns - start_ns + 1) // TIME_BINS))
+        return cls(start_ns, width, max(1, -(-(end_ns - start_ns + 1) // width)))
+
+    def of(self, column: str) -> pl.Expr:
+        """Number of the bin of a time, times outside the axis in the first or the last bin."""
+        return ((pl.col(column) - self.start_ns) // self.width_ns).clip(0, self.bins - 1)
+
+    def seconds(self, number: int) -> float:
+        """Start of a bin in seconds after the start of the axis."""
+        return number * self.width_ns / 1e9
+
+
+def loops_by_iterations(loop: pa.Table) -> dict[str, list[IterationBin]]:
+    """Count the loops of each strategy by iterations, ascending; nulls are left out."""
+    counted = (
+        pl.DataFrame(loop.select(["strategy", "iterations"]))
+        .lazy()
+        .drop_nulls("iterations")
+        .group_by("strategy", "iterations")
+        .len("loops")
+        .sort("strategy", "iterations")
+        .collect()
+    )
+    bins: dict[str, list[IterationBin]] = {}
+    for strategy, iterations, loops in counted.iter_rows():
+        found = bins.setdefault(strategy, [])
+        if found and bisect_right(EDGES, found[-1].least) == bisect_right(EDGES, iterations):
+            found[-1] = IterationBin(found[-1].least, iterations, found[-1].loops + loops)
+        else:
+            found.append(IterationBin(iterations, iterations, loops))
+    return bins
+
+
+def populations(avc: pa.Table, axis: TimeAxis) -> list[Population]:
+    """Count the intervals alive on the biggest trees over time, biggest first.
+
+    An interval without a birth counts from the start of the axis, one without a death to its end. Rows
+    without an anon_vma are left out.
+    """
+    lives = pl.DataFrame(avc.select(["anon_vma", "born_ts_ns", "born_seq", "died_ts_ns", "died_seq"]))
+    lives = lives.drop_nulls("anon_vma")
+    born = lives.select(
+        "anon_vma",
+        ts=pl.col("born_ts_ns").fill_null(axis.start_ns),
+        seq=pl.col("born_seq").fill_null(-1),
+        step=pl.lit(1, pl.Int64),
+    )
+    died = lives.drop_nulls("died_ts_ns").select(
+        "anon_vma", ts="died_ts_ns", seq="died_seq", step=pl.lit(-1, pl.Int64)
+    )
+    steps = (
+        pl.concat([born, died])
+        .sort("anon_vma", "ts", "seq", maintain_order=True)
+        .with_columns(alive=pl.col("step").cum_sum().over("anon_vma"), bin=axis.of("ts"))
+    )
+    biggest = (
+        steps.group_by("anon_vma")
+        .agg(peak=pl.col("alive").max())
+        .sort(["peak", "anon_vma"], descending=[True, False])
+    )
+    return [_population(tree, peak, steps, lives, axis) for tree, peak in biggest.head(TREES).iter_rows()]
+
+
+def walks_by_time(walk: pa.Table, axis: TimeAxis) -> list[tuple[int, int]]:
+    """Number of walks that began in each bin: (bin, walks), bins without a walk left out."""
+    once = pl.DataFrame(walk.select(["walk_id", "ts_ns"])).unique("walk_id")
+    return list(once.group_by(axis.of("ts_ns")).len().sort("ts_ns").iter_rows())
+
+
+def _population(tree: int, peak: int, steps: pl.DataFrame, lives: pl.DataFrame, axis: TimeAxis) -> Population:
+    within = (
+        steps.filter(anon_vma=tree)
+        .group_by("bin", maintain_order=True)
+        .agg(most=pl.col("alive").max(), after=pl.col("alive").last())
+    )
+    alive, before, last_bin = [], 0, 0
+    for number, most, after in within.iter_rows():
+        alive += [before] * (number - last_bin)
+        alive.append(max(before, most))
+        before, last_bin = after, number + 1
+    alive += [before] * (axis.bins - last_bin)
+    own = lives.filter(anon_vma=tree)
+    return Population(tree, peak, alive, own["born_ts_ns"].null_count(), own["died_ts_ns"].null_count())

@@ -1,0 +1,263 @@
+"""What every document says, taken from the result tables once: text, Markdown, JSON and HTML cannot differ.
+
+Nothing here is a result: rows are passed on, equal rows are counted together, sentences are filled with
+numbers of the tables. Strings of the capture are passed on raw; each document escapes them for its own
+format (`reports.escape`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+OBSERVED: Final = "observed"
+
+COLUMNS: Final = (
+    ("time_ms_max", "Time_ms"),
+    ("iterations_max", "Nr_iteration_total"),
+    ("skip_addr_out_of_range_max", "Skip_addr_out_of_range"),
+    ("skip_mm_mismatch_max", "Skip_mm_mismatch"),
+    ("found", "found"),
+    ("missed", "missed"),
+)
+"""Columns of ``summary`` in the strategy table, with the names that the kernel patch series gave them."""
+
+EVIDENCE: Final = {
+    "observed": "the kernel's own counts",
+    "replayed": "computed from the recorded changes of the interval trees",
+    "modelled": "computed from trees rebuilt by the kernel's rules from stock tracepoints",
+    "predicted": "computed; the capture holds less than this strategy needs to be certain",
+}
+"""Values of ``summary.evidence`` in words; the order is from the strongest to the weakest."""
+
+SEVERITIES: Final = ("error", "warning", "info")
+
+
+@dataclass(frozen=True)
+class MissCause:
+    """Missed mappings of one strategy that have one cause.
+
+    Attributes:
+        strategy: Name of the strategy.
+        cause: The event that moved or split the VMA after the merge; None: not known.
+        mappings: Number of missed mappings, summed over all walks.
+    """
+
+    strategy: str
+    cause: str | None
+    mappings: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """Rows of table ``quality`` that say the same.
+
+    Attributes:
+        severity: ``error``, ``warning`` or ``info``.
+        kind: What it is, as in the table.
+        effect: What it does to the results.
+        rows: Number of rows.
+        cpus: The CPUs, ascending; empty: no row is about one CPU.
+        count: Sum of the rows' counts; None: at least one row does not know its count.
+        start_ns: Start of the first time range, trace clock; None: open, or not a range.
+        end_ns: End of the last time range, trace clock; None: open, or not a range.
+    """
+
+    severity: str
+    kind: str
+    effect: str
+    rows: int
+    cpus: tuple[int, ...]
+    count: int | None
+    start_ns: int | None
+    end_ns: int | None
+
+    @property
+    def head(self) -> str:
+        """Kind, count and CPUs in a few words."""
+        details = [] if self.count is None else [_number(self.count)]
+        if self.cpus:
+            details.append(f"cpu {ranges(self.cpus)}")
+        return f"{self.kind} ({', '.join(details)})" if details else self.kind
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that is said in words or in a small table.
+
+    Attributes:
+        capture: The row of table ``capture``, by column name.
+        rows: Table ``summary``, one dictionary a strategy, in the order of the table.
+        misses: Missed mappings by strategy and cause, most first.
+        notes: Table ``quality``, equal rows together, worst first.
+    """
+
+    capture: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    misses: Sequence[MissCause]
+    notes: Sequence[Note]
+
+    @property
+    def strategies(self) -> list[str]:
+        """Names in the order of table ``summary``; ``observed`` among them where the capture has it."""
+        return [row["strategy"] for row in self.rows]
+
+    @property
+    def duration_ns(self) -> int | None:
+        """Time from the first to the last event; None: the capture does not say."""
+        first, last = self.capture["first_ts_ns"], self.capture["last_ts_ns"]
+        return None if first is None or last is None else last - first
+
+
+def gather(tables: Mapping[str, pa.Table]) -> Facts:
+    """Take the facts of the documents from the result tables.
+
+    Args:
+        tables: Result tables by name; ``capture`` (one row), ``summary``, ``miss`` and ``quality`` are
+            read.
+    """
+    return Facts(
+        capture=tables["capture"].to_pylist()[0],
+        rows=tables["summary"].to_pylist(),
+        misses=_miss_causes(tables["miss"]),
+        notes=_notes(tables["quality"]),
+    )
+
+
+def verdict(facts: Facts) -> list[str]:
+    """The sentences that come first: the longest loops, and what is missed."""
+    asked = [row for row in facts.rows if row["strategy"] != OBSERVED]
+    if not asked:
+        return ["No strategy was replayed."]
+    if not any(row["walks"] for row in asked):
+        return ["The capture holds no walk of rmap_walk_ksm(): there is nothing to compare."]
+    sentences = []
+    longest = [
+        f"{r['strategy']} {_number(r['iterations_max'])}" for r in asked if r["iterations_max"] is not None
+    ]
+    if longest:
+        sentences.append(f"Most iterations in one inner loop: {', '.join(longest)}.")
+    sentences += [
+        f"{row['strategy']} misses {_number(row['missed'])} of "
+        f"{_number(row['found'] + row['missed'])} mappings."
+        for row in asked
+        if row["missed"] and row["found"] is not None
+    ]
+    none_missed = [row["strategy"] for row in asked if row["missed"] == 0]
+    if none_missed:
+        sentences.append(f"{_and(none_missed)} {'misses' if len(none_missed) == 1 else 'miss'} none.")
+    unknown = [row["strategy"] for row in asked if row["missed"] is None or row["found"] is None]
+    if unknown:
+        sentences.append(f"What {_and(unknown)} would miss is not known.")
+    return sentences
+
+
+def evidence(facts: Facts) -> list[tuple[str, str]]:
+    """The evidence words that the rows carry, strongest first, each with its meaning."""
+    used = {row["evidence"] for row in facts.rows}
+    return [(word, meaning) for word, meaning in EVIDENCE.items() if word in used]
+
+
+def provenance(facts: Facts) -> list[tuple[str, str]]:
+    """Where the numbers come from: label and value, in the order of printing."""
+    capture = facts.capture
+    lost = capture["events_lost"]
+    kernel = [capture["kernel_release"] or "kernel not known", capture["arch"] or "arch not known"]
+    kernel.append(f"{capture['cpus']} cpu{'s' if capture['cpus'] != 1 else ''}")
+    if capture["hostname"]:
+        kernel.append(f"host {capture['hostname']}")
+    if capture["native_strategy"]:
+        kernel.append(f"own strategy {capture['native_strategy']}")
+    duration = facts.duration_ns
+    events = [
+        "duration not known" if duration is None else f"{duration / 1e9:.3f} s",
+        f"{_number(capture['events'])} events",
+        f"{_number(capture['events_decoded'])} decoded",
+        "events lost, how many is not known" if lost is None else f"{_number(lost)} lost",
+    ]
+    if capture["truncated"]:
+        events.append("file truncated")
+    walks = max((row["walks"] or 0 for row in facts.rows), default=0)
+    loops = max((row["loops"] or 0 for row in facts.rows), default=0)
+    return [
+        ("capture", f"{capture['path']} ({capture['format']}, {_number(capture['size_bytes'])} bytes)"),
+        ("sha256", capture["sha256"]),
+        ("kernel", ", ".join(kernel)),
+        ("events", ", ".join(events)),
+        ("clock", capture["clock"] or "not known"),
+        ("walks", f"{_number(walks)} of rmap_walk_ksm(), {_number(loops)} inner loops"),
+        ("replay", capture["replay_version"]),
+    ]
+
+
+def measures(facts: Facts) -> list[str]:
+    """What the columns of the strategy table mean."""
+    sentences = [
+        "Time_ms to Skip_mm_mismatch: maxima, each over all inner loops; Time_ms of the longest loop.",
+        "found, missed: mappings, summed over the walks. -: not known.",
+    ]
+    if any(row["time_ms_max"] is not None and row["strategy"] != OBSERVED for row in facts.rows):
+        sentences.append(
+            "Time_ms is measured in row observed; in the others it is fitted to this capture's walks."
+        )
+    return sentences
+
+
+def cell(value: float | None) -> str:
+    """One number of a table: ``-`` for null, milliseconds with three decimals, counts as they are."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in short: ``0-3,7``."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+
+
+def _miss_causes(miss: pa.Table) -> list[MissCause]:
+    counted = (
+        _frame(miss, "strategy", "cause_event")
+        .group_by("strategy", "cause_event")
+        .len("mappings")
+        .sort(["mappings", "strategy", "cause_event"], descending=[True, False, False])
+    )
+    return [MissCause(strategy, cause, mappings) for strategy, cause, mappings in counted.iter_rows()]
+
+
+def _notes(quality: pa.Table) -> list[Note]:
+    frame = _frame(quality, *quality.column_names)
+    grouped = frame.group_by("severity", "kind", "effect", maintain_order=True).agg(
+        rows=pl.len(),
+        cpus=pl.col("cpu").drop_nulls().unique().sort(),
+        count=pl.when(pl.col("count").is_null().any()).then(None).otherwise(pl.col("count").sum()),
+        start_ns=pl.when(pl.col("start_ns").is_not_null().all()).then(pl.col("start_ns").min()),
+        end_ns=pl.when(pl.col("end_ns").is_not_null().all()).then(pl.col("end_ns").max()),
+    )
+    notes = [Note(**{**row, "cpus": tuple(row["cpus"])}) for row in grouped.iter_rows(named=True)]
+    return sorted(notes, key=lambda note: SEVERITIES.index(note.severity))
+
+
+def _frame(table: pa.Table, *columns: str) -> pl.DataFrame:
+    return pl.DataFrame(table.select(list(columns)))
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

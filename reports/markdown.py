@@ -1,0 +1,75 @@
+"""The report as Markdown (GitHub's dialect) for issue trackers: the same facts as the plain text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from reports import facts as report_facts
+from reports.escape import markdown
+from reports.facts import COLUMNS, Facts, cell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pyarrow as pa
+
+MAX_LISTED: Final = 30
+
+
+def render_markdown(tables: Mapping[str, pa.Table]) -> str:
+    """Render the report as Markdown; the same for the same tables, with a final newline."""
+    return markdown_of(report_facts.gather(tables))
+
+
+def markdown_of(facts: Facts) -> str:
+    """As `render_markdown`, from facts already gathered."""
+    legend = [
+        *report_facts.measures(facts),
+        *(f"{word}: {text}." for word, text in report_facts.evidence(facts)),
+    ]
+    blocks = [
+        "### rmap_walk_ksm() replayed from a capture",
+        " ".join(markdown(sentence) for sentence in report_facts.verdict(facts)),
+        strategy_table(facts.rows),
+        _bullets(legend),
+    ]
+    if facts.misses:
+        causes = [
+            f"{miss.strategy}: {miss.mappings} by {miss.cause or 'cause not known'}" for miss in facts.misses
+        ]
+        blocks += ["What made the mappings be missed:", _bullets(_first(causes, "tables/miss.parquet"))]
+    if facts.notes:
+        limits = [f"{note.severity}: {note.head}: {note.effect}" for note in facts.notes]
+        blocks += ["What limits the evidence:", _bullets(_first(limits, "tables/quality.parquet"))]
+    else:
+        blocks.append("Nothing is known to limit the evidence.")
+    blocks.append(_table(("provenance", ""), report_facts.provenance(facts), "--"))
+    return "\n\n".join(blocks) + "\n"
+
+
+def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The strategy table as a Markdown table, one row a strategy."""
+    header = ("strategy", *(name for _, name in COLUMNS), "evidence")
+    body = [(row["strategy"], *(cell(row[column]) for column, _ in COLUMNS), row["evidence"]) for row in rows]
+    return _table(header, body, "-" + "r" * len(COLUMNS) + "-")
+
+
+def _first(lines: Sequence[str], place: str) -> Sequence[str]:
+    """The first lines, and where the others are."""
+    if len(lines) <= MAX_LISTED:
+        return lines
+    return [*lines[:MAX_LISTED], f"{len(lines) - MAX_LISTED} more in {place}"]
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown(line)}" for line in lines)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
+    """A table; ``align`` has one character a column, ``r`` for right."""
+    lines = [_row(header), _row(["---:" if mark == "r" else "---" for mark in align], escape=False)]
+    return "\n".join([*lines, *(_row(row) for row in rows)])
+
+
+def _row(cells: Sequence[str], *, escape: bool = True) -> str:
+    return f"| {' | '.join(markdown(text) if escape else text for text in cells)} |"

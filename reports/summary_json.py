@@ -1,0 +1,57 @@
+"""The report for scripts: one JSON document, versioned, keys in a stable order, no time of its making."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from reports import facts as report_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from reports.facts import Facts
+
+SCHEMA_VERSION: Final = "1.0"
+"""``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
+
+MAX_ROWS: Final = 1000
+"""Rows of ``misses`` and of ``quality`` that the document holds; ``omitted`` counts the others."""
+
+
+def json_summary(tables: Mapping[str, pa.Table]) -> str:
+    """Render the summary as JSON; byte-identical for the same tables.
+
+    Keys: ``schema_version``; ``capture`` (the row of table ``capture``); ``verdict`` (sentences);
+        ``summary`` (rows of
+    table ``summary``); ``evidence`` (word to meaning); ``misses`` (strategy, cause or null, mappings);
+        ``quality`` (rows
+    of table ``quality`` that say the same together); ``omitted`` (rows of the last two beyond the first
+        1,000).
+    Null means not known.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return json_of(report_facts.gather(tables))
+
+
+def json_of(facts: Facts) -> str:
+    """As `json_summary`, from facts already gathered."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "capture": dict(facts.capture),
+        "verdict": report_facts.verdict(facts),
+        "summary": [dict(row) for row in facts.rows],
+        "evidence": dict(report_facts.evidence(facts)),
+        "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],
+        "quality": [asdict(note) for note in facts.notes[:MAX_ROWS]],
+        "omitted": {
+            "misses": max(0, len(facts.misses) - MAX_ROWS),
+            "quality": max(0, len(facts.notes) - MAX_ROWS),
+        },
+    }
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"

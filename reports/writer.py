@@ -1,0 +1,145 @@
+"""Write all documents and tables of one analysis into a new folder: all of them, or nothing."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pyarrow.parquet as pq
+
+from reports import facts as report_facts
+from reports import page, summary_json, text
+from schemas.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+DOCUMENTS: Final = ("report.html", "report.txt", "summary.json")
+TABLES: Final = "tables"
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where the documents are.
+
+    Attributes:
+        folder: The folder, as it was named by the caller.
+        html: The report as one self-contained page.
+        text: The report as plain text.
+        summary: The report as JSON.
+        tables: The folder of the tables, ``NAME.parquet`` each.
+    """
+
+    folder: Path
+    html: Path
+    text: Path
+    summary: Path
+    tables: Path
+
+
+def write_reports(tables: Mapping[str, pa.Table], out: Path, *, force: bool = False) -> ReportPaths:
+    """Write the reports and the tables.
+
+    Everything is written into a folder beside ``out`` with a name of its own, which then takes ``out``'s
+    place. When anything fails before that, ``out`` is as it was and the folder beside it is gone.
+
+    Args:
+        tables: Result tables by name; their schema metadata go into the Parquet files as they are.
+        out: The folder to make; the folder that it is in exists.
+        force: Replace ``out`` if it is a folder that this function wrote; files that it did not write are
+            never removed.
+
+    Raises:
+        OutputError: ``out`` exists and is not to be replaced, or cannot be written.
+    """
+    target = out.resolve()
+    _check(target, out, force=force)
+    fresh = _beside(target, "new")
+    try:
+        fresh.mkdir()
+        _write(tables, fresh, out)
+        _put(fresh, target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the report: {error.strerror or error}",
+            path=error.filename or out,
+            hint="free some space or give another folder with -o",
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    html, text_file, summary = (out / name for name in DOCUMENTS)
+    return ReportPaths(out, html, text_file, summary, out / TABLES)
+
+
+def _write(tables: Mapping[str, pa.Table], folder: Path, shown: Path) -> None:
+    facts = report_facts.gather(tables)
+    report_html, report_txt, summary = DOCUMENTS
+    (folder / report_html).write_text(page.page_of(facts, tables), encoding="utf-8")
+    (folder / report_txt).write_text(text.text_of(facts, report=shown / report_html), encoding="ascii")
+    (folder / summary).write_text(summary_json.json_of(facts), encoding="ascii")
+    (folder / TABLES).mkdir()
+    for name, table in tables.items():
+        pq.write_table(table, folder / TABLES / f"{name}.parquet", compression="zstd")
+
+
+def _check(target: Path, shown: Path, *, force: bool) -> None:
+    """See that nothing but an earlier report is in the way."""
+    if not target.exists():
+        return
+    if not force:
+        raise OutputError(
+            f"will not overwrite without --force: {shown}",
+            path=target,
+            hint="give another folder with -o, or --force to replace this one",
+        )
+    if not target.is_dir():
+        raise OutputError(
+            f"will not replace a file by a folder: {shown}", path=target, hint="give another folder with -o"
+        )
+    foreign = _foreign(target)
+    if foreign is not None:
+        raise OutputError(
+            f"will not remove what replay did not write: {foreign.name}",
+            path=foreign,
+            hint="move it away, or give another folder with -o",
+        )
+
+
+def _foreign(folder: Path) -> Path | None:
+    """A file in the folder that `write_reports` does not write; None: there is none."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name == TABLES and entry.is_dir() and not entry.is_symlink():
+            others = (
+                table for table in sorted(entry.iterdir()) if table.suffix != ".parquet" or table.is_dir()
+            )
+            foreign = next(others, None)
+            if foreign is not None:
+                return foreign
+        elif entry.name not in DOCUMENTS or entry.is_dir():
+            return entry
+    return None
+
+
+def _put(fresh: Path, target: Path) -> None:
+    """Let the new folder take the place of the old one; the old one is removed only after that."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    old = _beside(target, "old")
+    target.rename(old)
+    try:
+        fresh.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _beside(target: Path, role: str) -> Path:
+    """A hidden name in the same folder (so that a rename is atomic) that nothing has yet."""
+    return target.with_name(f".{target.name}.{role}-{secrets.token_hex(6)}")
