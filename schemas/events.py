@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from schemas.table import Column
 
 NOT_RECORDED: Final = "the event of this capture has no such field"
-IS_RETURN: Final = "false: entry of the function; true: its return"
+IS_RETURN: Final = "False: entry of the function; true: its return."
 
 COMMON: Final = (
     int64(
