@@ -1,0 +1,79 @@
+"""Captures: bytes in, event tables out. Knows formats, knows nothing of VMAs.
+
+``open_capture`` looks at the first bytes and gives one interface whatever the format.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.errors import UnknownFormatError
+
+if TYPE_CHECKING:
+    import os
+
+    from captures.info import Capture, CaptureInfo
+    from captures.source import Source
+
+__all__ = ["Capture", "CaptureInfo", "open_capture"]
+
+_PERF_MAGICS = (b"PERFILE2", b"2ELIFREP")
+_SNIFF_BYTES = 64
+
+
+def open_capture(path: str | os.PathLike[str]) -> Capture:
+    """Open a capture: trace.dat version 6 or 7, as it is or packed (.xz, .gz, .zst).
+
+    Args:
+        path: The file.
+
+    Raises:
+        UnknownFormatError: The file is in no format that is known.
+        TruncatedError, CorruptError: The file cannot be read.
+        CaptureError: The file cannot be opened.
+    """
+    from captures.source import Source
+    from captures.tracedat import is_tracedat
+    from captures.tracedat_capture import TraceDatCapture
+
+    source = Source(path)
+    try:
+        head = bytes(source.data[:_SNIFF_BYTES])
+        if not is_tracedat(head):
+            raise _unknown(source, head)
+        return TraceDatCapture(source)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _unknown(source: Source, head: bytes) -> UnknownFormatError:
+    """The error for a file that is no trace.dat; says what it is, as far as its first bytes tell."""
+    hint = "record one with: replay record, or trace-cmd record -e ..."
+    if not head:
+        found = "an empty file"
+    elif head.startswith(_PERF_MAGICS):
+        found = "a perf.data file, which is not read yet"
+        hint = "record the same events with trace-cmd record -e ... and name its trace.dat"
+    elif head.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in head):
+        found = f"text, beginning {head[:32].decode('ascii')!r}"
+        hint = "name the trace.dat that the text was made from: text lacks the formats and the raw values"
+    else:
+        found = f"bytes {head[:16].hex(' ')}"
+    return UnknownFormatError(
+        "this is not a capture",
+        path=source.path,
+        offset=0,
+        expected="the magic of trace.dat (17 08 44 'tracing'), or .xz, .gz, .zst of one",
+        found=found,
+        hint=hint,
+    )
+
+
+def __getattr__(name: str) -> object:
+    """Load ``Capture`` and ``CaptureInfo`` when they are asked for (PEP 562)."""
+    if name in ("Capture", "CaptureInfo"):
+        from captures import info
+
+        return getattr(info, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

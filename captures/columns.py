@@ -1,0 +1,121 @@
+r"""Field values -> Arrow arrays: numbers, fixed arrays, and strings wherever they lie.
+
+Strings end at their first NUL; bytes behind it are stale. What is not UTF-8 comes as ``\xNN``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from captures.eventfmt import Field
+    from captures.ringbuf import Bytes, Flags, Longs
+
+_INTEGER_BYTES: Final = (1, 2, 4, 8)
+
+
+def arrow_type(field: Field) -> pa.DataType:
+    """Arrow type of the values of a field.
+
+    Text is string; ``bool`` is bool; a number of 1, 2, 4 or 8 bytes is that integer; an array of numbers is
+    a list of fixed size; everything else is binary.
+    """
+    if field.is_string:
+        return pa.string()
+    if field.is_dynamic or field.is_tail:
+        return pa.binary()
+    if field.length is not None:
+        count = int(field.length) if field.length.isdecimal() and len(field.length) < 6 else 0
+        if count and field.size % count == 0 and field.size // count in _INTEGER_BYTES:
+            return pa.list_(_integer(field.size // count, field.signed), count)
+        return pa.binary(field.size)
+    if field.element in ("bool", "_Bool") and field.size == 1:
+        return pa.bool_()
+    if field.size in _INTEGER_BYTES:
+        return _integer(field.size, field.signed)
+    return pa.binary(field.size)
+
+
+def fixed_column(raw: Bytes, field: Field, order: str) -> pa.Array[Any]:
+    """Values of a field that lies in the fixed part of the record.
+
+    Args:
+        raw: The bytes of the field, one row a record. Shape (records, field.size), C order.
+        field: The field.
+        order: ``<`` or ``>``.
+    """
+    type_ = arrow_type(field)
+    if field.is_string:
+        is_nul = raw == 0
+        length = np.where(is_nul.any(axis=1), is_nul.argmax(axis=1), field.size)
+        inside = np.arange(field.size) < length[:, None]
+        return string_array(raw[inside], length.astype(np.int64), None)
+    if isinstance(type_, pa.FixedSizeListType):
+        values = _numbers(raw, type_.value_type, order)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values), type_.list_size)
+    if pa.types.is_fixed_size_binary(type_):
+        return pa.Array.from_buffers(type_, len(raw), [None, pa.py_buffer(np.ascontiguousarray(raw))])
+    if pa.types.is_boolean(type_):
+        return pa.array(raw[:, 0] != 0)
+    return pa.array(_numbers(raw, type_, order))
+
+
+def variable_column(
+    block: Bytes, start: Longs, size: Longs, valid: Flags, *, is_string: bool
+) -> pa.Array[Any]:
+    """Values that lie anywhere in a block.
+
+    Args:
+        block: The block.
+        start: First byte of each value in the block.
+        size: Bytes of each value; a string ends earlier at its NUL.
+        valid: False: null (its start and size count for nothing).
+        is_string: Text or binary.
+    """
+    size = np.where(valid, size, 0)
+    data = block[_ranges(start, size)]
+    if is_string:
+        ends = np.cumsum(size)
+        nul = np.append(np.flatnonzero(data == 0), len(data))
+        text_end = np.minimum(nul[np.searchsorted(nul, ends - size)], ends)
+        length = text_end - (ends - size)
+        data = data[_ranges(ends - size, length)]
+        return string_array(data, length, valid)
+    return _binary(data, size, valid, pa.large_binary()).cast(pa.binary())
+
+
+def string_array(data: Bytes, length: Longs, valid: Flags | None) -> pa.Array[Any]:
+    """Text from the bytes of all values, one after the other, and the length of each."""
+    if not len(data) or int(data.max()) < 128:
+        return _binary(data, length, valid, pa.large_string()).cast(pa.string())
+    coded = _binary(data, length, valid, pa.large_binary()).dictionary_encode()
+    texts = [value.decode("utf-8", "backslashreplace") for value in coded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(coded.indices)
+
+
+def _binary(data: Bytes, length: Longs, valid: Flags | None, type_: pa.DataType) -> pa.Array[Any]:
+    offsets = np.zeros(len(length) + 1, dtype=np.int64)
+    np.cumsum(length, out=offsets[1:])
+    mask = None if valid is None or valid.all() else pa.array(valid).buffers()[1]
+    buffers = [mask, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(data))]
+    return pa.Array.from_buffers(type_, len(length), buffers)
+
+
+def _ranges(start: Longs, size: Longs) -> Longs:
+    """Indices of all bytes of all ranges, one range after the other."""
+    ends = np.cumsum(size)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(start - (ends - size), size) + np.arange(total)
+
+
+def _numbers(raw: Bytes, type_: pa.DataType, order: str) -> np.ndarray[Any, Any]:
+    native = np.dtype(type_.to_pandas_dtype())
+    values = np.ascontiguousarray(raw).reshape(-1).view(native.newbyteorder(order))
+    return cast("np.ndarray[Any, Any]", values.astype(native, copy=False))
+
+
+def _integer(size: int, signed: bool) -> pa.DataType:
+    return pa.from_numpy_dtype(np.dtype(f"{'i' if signed else 'u'}{size}"))

@@ -1,0 +1,218 @@
+"""Records -> event columns: only the events that are asked for, with all their fields.
+
+``Decoder`` takes the pages of every CPU block by block. Of each record it keeps the time; of the records that
+were asked for it keeps the fixed part as raw bytes, and strings that lie elsewhere in the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from captures.columns import arrow_type, fixed_column, variable_column
+from captures.cursor import HINT_CORRUPT
+from schemas.errors import CorruptError
+
+if TYPE_CHECKING:
+    from captures.eventfmt import EventFormat, Field
+    from captures.ringbuf import Bytes, Longs, Records, Walker
+
+MAX_EVENT_BYTES = 1 << 16
+
+
+@dataclass
+class EventParts:
+    """What was kept of one event that was asked for, block by block.
+
+    Attributes:
+        format: Its format.
+        fixed: Its fields in the fixed part of the record.
+        variable: Its fields that lie elsewhere.
+        row_bytes: Bytes of the fixed part, from the start of the payload, that hold all fields.
+        rows: Raw fixed parts, one array a block. Shape (records,), type void of ``row_bytes``.
+        index: Place of each record among all records of the capture, stream after stream.
+        cpu: CPU of each record.
+        texts: Values of each variable field, one array a block.
+        short: Records that were too short for their format, and are left out.
+        unreadable: Variable values that would lie outside their record, and are null.
+    """
+
+    format: EventFormat
+    fixed: list[Field]
+    variable: list[Field]
+    row_bytes: int
+    rows: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    index: list[Longs] = field(default_factory=list)
+    cpu: list[np.ndarray[Any, np.dtype[np.int32]]] = field(default_factory=list)
+    texts: dict[str, list[pa.Array[Any]]] = field(default_factory=dict)
+    short: int = 0
+    unreadable: int = 0
+
+    @classmethod
+    def of(cls, event: EventFormat) -> EventParts:
+        """Plan the decoding of one event.
+
+        Raises:
+            CorruptError: The format puts a field where none can be.
+        """
+        own = list(event.fields.values())
+        variable = [each for each in own if each.is_dynamic or each.is_tail]
+        fixed = [each for each in own if not each.is_tail and not each.is_dynamic and each.size]
+        placed = [event.common["common_pid"], *fixed, *variable]
+        row_bytes = max(each.offset + each.size for each in placed)
+        if row_bytes > MAX_EVENT_BYTES:
+            raise CorruptError(
+                f"the format of {event.system}:{event.name} cannot be right",
+                path=event.path,
+                expected=f"fields within {MAX_EVENT_BYTES} bytes",
+                found=f"{row_bytes} bytes",
+                hint=HINT_CORRUPT,
+            )
+        return cls(event, fixed, variable, row_bytes, texts={each.name: [] for each in variable})
+
+
+class Decoder:
+    """Collects the records of one capture.
+
+    Attributes:
+        events: What is kept of each event that was asked for, by id.
+        counts: Records by id. Shape (65536,).
+        records: Records seen so far.
+        times: Time of every record in ns, one array a block, stream after stream.
+    """
+
+    def __init__(self, wanted: list[EventFormat], order: str, type_offset: int) -> None:
+        """Decode ``wanted``; ``order`` is ``<`` or ``>``, ``type_offset`` the byte of ``common_type``."""
+        self.events = {each.id: EventParts.of(each) for each in wanted}
+        self.counts = np.zeros(1 << 16, dtype=np.int64)
+        self.records = 0
+        self.times: list[Longs] = []
+        self._order = order
+        self._type_offset = type_offset
+
+    def add(self, walker: Walker, block: Bytes, records: Records, ts_ns: Longs, cpu: int) -> None:
+        """Take the records of one block.
+
+        Args:
+            walker: The walker that made ``records``.
+            block: The block.
+            records: Its data records.
+            ts_ns: Their times.
+            cpu: Their CPU.
+        """
+        words = walker.words(block)
+        header = words.take(records.word)
+        is_large = walker.type_len(header) == 0
+        payload = records.word + 1 + is_large
+        ids = block.view(f"{self._order}u2").take(payload * 2 + self._type_offset // 2)
+        found = np.bincount(ids, minlength=1 << 16)
+        self.counts += found
+        self.times.append(ts_ns)
+        for number, parts in self.events.items():
+            if number < len(found) and found[number]:
+                chosen = np.flatnonzero(ids == number)
+                large = is_large[chosen]
+                size = 4 * walker.type_len(header[chosen]).astype(np.int64)
+                word = payload[chosen].astype(np.int64)
+                size[large] = words[word[large] - 1].astype(np.int64) - 4
+                self._take(parts, block, chosen, word * 4, size, cpu)
+        self.records += len(ids)
+
+    def _take(
+        self, parts: EventParts, block: Bytes, chosen: Longs, start: Longs, size: Longs, cpu: int
+    ) -> None:
+        """Keep the fixed part and the variable values of records of one event.
+
+        Args:
+            parts: Where to keep them.
+            block: The block.
+            chosen: Place of each record in the block's records.
+            start: Byte of the block at which the payload of each begins.
+            size: Bytes of the payload of each.
+            cpu: Their CPU.
+        """
+        long_enough = size >= parts.row_bytes
+        if not long_enough.all():
+            parts.short += int((~long_enough).sum())
+            chosen, start, size = chosen[long_enough], start[long_enough], size[long_enough]
+        if not len(chosen):
+            return
+        # One void element at every word of the block, overlapping: take() copies whole rows.
+        places = (len(block) - parts.row_bytes) // 4 + 1
+        rows = np.ndarray(
+            (places,), dtype=np.dtype((np.void, parts.row_bytes)), buffer=block.data, strides=(4,)
+        )
+        kept = rows[start >> 2]
+        parts.rows.append(kept)
+        parts.index.append(chosen + self.records)
+        parts.cpu.append(np.full(len(chosen), cpu, dtype=np.int32))
+        for each in parts.variable:
+            at, length, valid = self._place(each, kept, start, size)
+            parts.unreadable += int((~valid).sum())
+            column = variable_column(block, at, length, valid, is_string=each.is_string)
+            parts.texts[each.name].append(column)
+
+    def _place(
+        self, each: Field, rows: np.ndarray[Any, Any], start: Longs, size: Longs
+    ) -> tuple[Longs, Longs, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Where the values of a variable field are in the block, their lengths, and whether they can be."""
+        if each.is_tail:
+            at = np.full(len(start), each.offset, dtype=np.int64)
+            length = size - each.offset
+        else:
+            location = field_bytes(rows, each).view(f"{self._order}u4")[:, 0].astype(np.int64)
+            at = (location & 0xFFFF) + (each.offset + 4 if each.is_relative else 0)
+            length = location >> 16
+        return start + at, length, at + length <= size
+
+    def table(self, number: int, rank: Longs, ts_ns: Longs) -> pa.Table:
+        """The table of one event.
+
+        Args:
+            number: Its id.
+            rank: Place in the total order of every record.
+            ts_ns: Time of every record.
+
+        Returns:
+            Columns seq, ts_ns, cpu, pid, then the event's own fields, in order of seq. An own field that has
+            the name of one of the first four gets ``_`` behind its name.
+        """
+        parts = self.events[number]
+        rows = _joined(parts.rows, np.dtype((np.void, parts.row_bytes)))
+        index = _joined(parts.index, np.dtype(np.int64))
+        seq = rank[index]
+        order = np.argsort(seq, kind="stable")
+        if np.array_equal(order, np.arange(len(order))):
+            ordered: Any = slice(None)
+        else:
+            ordered, rows = order, rows[order]
+        pid = field_bytes(rows, parts.format.common["common_pid"]).view(f"{self._order}i4")[:, 0]
+        columns: dict[str, Any] = {
+            "seq": seq[ordered],
+            "ts_ns": ts_ns[index[ordered]],
+            "cpu": _joined(parts.cpu, np.dtype(np.int32))[ordered],
+            "pid": pid.astype(np.int32),
+        }
+        for name, each in parts.format.fields.items():
+            column = f"{name}_" if name in ("seq", "ts_ns", "cpu", "pid") else name
+            if name in parts.texts:
+                values = pa.chunked_array(parts.texts[name], arrow_type(each)).combine_chunks()
+                columns[column] = values if isinstance(ordered, slice) else values.take(pa.array(order))
+            elif each.size:
+                columns[column] = fixed_column(field_bytes(rows, each), each, self._order)
+        return pa.table(columns)
+
+
+def field_bytes(rows: np.ndarray[Any, Any], each: Field) -> Bytes:
+    """The bytes of one field of all rows. Shape (rows, field.size), C order."""
+    grid = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
+    return np.ascontiguousarray(grid[:, each.offset : each.offset + each.size])
+
+
+def _joined(parts: list[Any], dtype: np.dtype[Any]) -> Any:
+    if not parts:
+        return np.empty(0, dtype=dtype)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,216 @@
+"""What a capture lacks: lost events, damage and clock problems, as rows of table ``quality``."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+from captures import c_tracedat as c
+from captures.clock import NOT_NS
+from schemas import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from captures.ringbuf import Longs, Records, Times
+    from captures.tracedat import Container
+
+_STAT: Final = re.compile(r"^(CPU|overrun|commit overrun|dropped events):\s*(\d{1,18})\s*$", re.MULTILINE)
+_STAT_BUFFER: Final = re.compile(r"^Buffer:\s*(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """One row of table ``quality``; None: as its columns say."""
+
+    kind: str
+    cpu: int | None
+    start_ns: int | None
+    end_ns: int | None
+    count: int | None
+    effect: str
+    severity: str
+
+
+@dataclass
+class StreamFacts:
+    """What was seen of one CPU of one buffer.
+
+    Attributes:
+        buffer: Name of the buffer; empty: the top one.
+        cpu: CPU.
+        gaps: (start_ns, end_ns, count) of each loss; None: open, or number not known.
+        bad_pages: Pages that were given up.
+        bad_start_ns: Time of the first of them.
+        bad_end_ns: Time of the last of them.
+        backward: Events whose time is before that of their predecessor.
+        last_ns: Time of the last event so far; None: none yet.
+        damage: Why the data end early; None: they do not.
+        is_truncated: Whether that is because the file ends.
+    """
+
+    buffer: str
+    cpu: int
+    gaps: list[tuple[int | None, int, int | None]] = field(default_factory=list)
+    bad_pages: int = 0
+    bad_start_ns: int | None = None
+    bad_end_ns: int | None = None
+    backward: int = 0
+    last_ns: int | None = None
+    damage: str | None = None
+    is_truncated: bool = False
+
+    def note(self, records: Records, ts_ns: Longs, convert: Callable[[Times], Longs]) -> None:
+        """Take the next block of the stream: its records and their times."""
+        pages = records.pages
+        marked = np.flatnonzero(pages.lost)
+        if len(marked):
+            first = np.searchsorted(records.page, marked)
+            page_ns = convert(pages.ts[marked])
+            for page, place, at, number in zip(
+                marked.tolist(),
+                first.tolist(),
+                page_ns.tolist(),
+                pages.lost_count[marked].tolist(),
+                strict=True,
+            ):
+                has_event = place < len(ts_ns) and int(records.page[place]) == page
+                before = int(ts_ns[place - 1]) if place else self.last_ns
+                after = int(ts_ns[place]) if has_event else at
+                self.gaps.append((before, after, None if number < 0 else number))
+        bad = np.flatnonzero(pages.is_bad)
+        if len(bad):
+            bad_ns = convert(pages.ts[bad])
+            self.bad_pages += len(bad)
+            self.bad_start_ns = int(bad_ns[0]) if self.bad_start_ns is None else self.bad_start_ns
+            self.bad_end_ns = int(bad_ns[-1])
+        if len(ts_ns):
+            self.backward += int((ts_ns[1:] < ts_ns[:-1]).sum())
+            self.backward += self.last_ns is not None and int(ts_ns[0]) < self.last_ns
+            self.last_ns = int(ts_ns[-1])
+
+    @property
+    def lost(self) -> int | None:
+        """Events lost according to the pages; None: some, number not known."""
+        counts = [count for _, _, count in self.gaps]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def kernel_statistics(container: Container) -> dict[tuple[str, int], int]:
+    """Events lost by (buffer, cpu) according to per_cpu/cpuN/stats, which trace-cmd keeps in the file."""
+    lost: dict[tuple[str, int], int] = defaultdict(int)
+    buffer = ""
+    for content in container.options.get(c.CPUSTAT, []):
+        text = content.decode("utf-8", "replace").replace("\0", "")
+        if named := _STAT_BUFFER.search(text):
+            buffer = named[1]
+        values = dict(_STAT.findall(text))
+        if "CPU" in values:
+            parts = ("overrun", "commit overrun", "dropped events")
+            lost[buffer, int(values["CPU"])] += sum(int(values.get(part, 0)) for part in parts)
+    return dict(lost)
+
+
+def events_lost(streams: Iterable[StreamFacts], statistics: dict[tuple[str, int], int]) -> int | None:
+    """Events lost in the whole capture; None: some, number not known.
+
+    The pages tell where events are missing, the kernel's statistics how many: the larger number counts.
+    """
+    by_key = {(each.buffer, each.cpu): each.lost for each in streams}
+    total = 0
+    for key in by_key.keys() | statistics.keys():
+        by_pages = by_key.get(key, 0)
+        by_kernel = statistics.get(key, 0)
+        if by_pages is None and not by_kernel:
+            return None
+        total += max(by_pages or 0, by_kernel)
+    return total
+
+
+def stream_rows(stream: StreamFacts, by_kernel: int) -> Iterable[QualityRow]:
+    """Rows about one CPU of one buffer; ``by_kernel``: events lost according to the kernel's statistics."""
+    where = f"cpu {stream.cpu}" + (f" of instance {stream.buffer}" if stream.buffer else "")
+    for start, end, count in stream.gaps:
+        number = "an unknown number of events" if count is None else f"{count} events"
+        yield QualityRow(
+            "lost_events",
+            stream.cpu,
+            start,
+            end,
+            count,
+            f"{number} of {where} were lost in this range: state that they changed is unknown from there on",
+            "warning",
+        )
+    if stream.lost is not None and by_kernel > stream.lost:
+        yield QualityRow(
+            "lost_events",
+            stream.cpu,
+            None,
+            None,
+            by_kernel - stream.lost,
+            f"the kernel's statistics count {by_kernel} lost events of {where}, "
+            f"the pages tell where {stream.lost} of them are missing",
+            "warning",
+        )
+    if stream.bad_pages:
+        yield QualityRow(
+            "corrupt",
+            stream.cpu,
+            stream.bad_start_ns,
+            stream.bad_end_ns,
+            stream.bad_pages,
+            f"{stream.bad_pages} pages of {where} contradict themselves; what follows the first wrong record "
+            "of each was left out",
+            "error",
+        )
+    if stream.damage is not None:
+        yield QualityRow(
+            "truncated" if stream.is_truncated else "corrupt",
+            stream.cpu,
+            stream.last_ns,
+            None,
+            None,
+            f"the data of {where} end early: {stream.damage}; later events are missing",
+            "error",
+        )
+    if stream.backward:
+        yield QualityRow(
+            "clock",
+            stream.cpu,
+            None,
+            None,
+            stream.backward,
+            f"{stream.backward} events of {where} have an earlier time than the event before them: "
+            "their order is not that in which they happened",
+            "warning",
+        )
+
+
+def clock_rows(clocks: Iterable[str | None], *, has_tsc_conversion: bool) -> Iterable[QualityRow]:
+    """Rows about the trace clocks of the buffers."""
+    names = sorted({clock or "unknown" for clock in clocks})
+    if len(names) > 1:
+        text = f"the instances use different clocks ({', '.join(names)}): their events have no common order"
+        yield QualityRow("clock", None, None, None, None, text, "error")
+    for name in names:
+        if name in NOT_NS and not has_tsc_conversion:
+            text = f"the clock {name} {NOT_NS[name]}: times are no ns and durations mean nothing"
+            yield QualityRow("clock", None, None, None, None, text, "error")
+        if name == "local":
+            text = (
+                "the clock local may run apart between CPUs: events of two CPUs that are close may be swapped"
+            )
+            yield QualityRow("clock", None, None, None, None, text, "info")
+
+
+def quality_table(rows: Iterable[QualityRow]) -> pa.Table:
+    """Table ``quality`` from its rows."""
+    schema = TABLES["quality"].arrow
+    columns = list(zip(*map(astuple, rows), strict=True)) or [()] * len(schema)
+    arrays = [pa.array(values, each.type) for values, each in zip(columns, schema, strict=True)]
+    return TABLES["quality"].check(pa.table(arrays, schema=schema))

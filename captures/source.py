@@ -1,0 +1,179 @@
+"""Source: a capture as random-access bytes, unpacked first when it is an .xz, .gz or .zst file."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from schemas.errors import CaptureError, CorruptError, TruncatedError, UnknownFormatError
+
+if TYPE_CHECKING:
+    import os
+
+PACKED: Final = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of the packed files that are read as what is in them."""
+
+MAX_UNPACKED_BYTES: Final = 1 << 34
+"""Most bytes that a packed file may give (16 GiB)."""
+
+_PIECE_BYTES: Final = 1 << 12
+"""Packed bytes unpacked at once: small, so that the result of one piece stays small whatever is in it."""
+
+_XZ_MEMORY_BYTES: Final = 1 << 28
+
+
+class Source:
+    """The bytes of one capture file.
+
+    Attributes:
+        path: The file as it was named.
+        size_bytes: Size of the file itself (packed, if it is packed).
+        packing: ``xz``, ``gzip``, ``zstd``; None: the file is the capture itself.
+        data: The capture's bytes, read-only; empty for an empty file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Map the file.
+
+        Raises:
+            UnknownFormatError: It is not a regular file.
+            CaptureError: It cannot be opened, or not be unpacked.
+        """
+        self.path = str(path)
+        self._file: IO[bytes] = _open(self.path)
+        try:
+            self.size_bytes = self._file.seek(0, 2)
+            self._file.seek(0)
+            head = self._file.read(8)
+            self.packing = next((name for magic, name in PACKED.items() if head.startswith(magic)), None)
+            if self.packing is not None:
+                packed, self._file = self._file, tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+                with packed:
+                    packed.seek(0)
+                    _unpack(self.path, packed, self.packing, self._file)
+            size = self._file.seek(0, 2)
+            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+        except BaseException:
+            self._file.close()
+            raise
+        self.data = memoryview(self._map if self._map is not None else b"")
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file itself (packed, if it is packed), in hexadecimal."""
+        with Path(self.path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file. The map itself stays as long as something still refers to its bytes."""
+        self.data = memoryview(b"")
+        self._map = None
+        self._file.close()
+
+
+def _open(path: str) -> IO[bytes]:
+    """Open a regular file; never wait for a pipe."""
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise UnknownFormatError(
+                "this is not a file",
+                path=path,
+                expected="a capture file",
+                found="a directory" if Path(path).is_dir() else "a device, pipe or socket",
+                hint="name a file; for many captures use: replay batch DIRECTORY -o OUT",
+            )
+        return Path(path).open("rb")
+    except OSError as error:
+        raise CaptureError(
+            "the capture cannot be opened",
+            path=path,
+            found=error.strerror or str(error),
+            hint="check the name and the permissions",
+        ) from error
+
+
+def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> None:
+    """Write what ``packed`` holds to ``out``: one stream or several, one after the other."""
+    decoder = _decoder(packing)
+    errors = _errors(packing)
+    written = 0
+    rest = b""
+    while rest or (rest := packed.read(_PIECE_BYTES)):
+        try:
+            piece = decoder.decompress(rest)
+        except errors as error:
+            raise CorruptError(
+                f"the {packing} file cannot be unpacked",
+                path=path,
+                expected=f"{packing} data",
+                found=str(error),
+                hint="copy the file again",
+            ) from error
+        written += len(piece)
+        if written > MAX_UNPACKED_BYTES:
+            raise CorruptError(
+                f"the {packing} file gives too much",
+                path=path,
+                expected=f"at most {MAX_UNPACKED_BYTES} bytes",
+                found="more",
+                hint="unpack the file by hand, look at it, and name the unpacked file",
+            )
+        _write(path, out, piece)
+        rest = decoder.unused_data.lstrip(b"\0") if decoder.eof else b""
+        if rest:
+            decoder = _decoder(packing)
+    if not decoder.eof:
+        raise TruncatedError(
+            f"the {packing} file ends too early",
+            path=path,
+            expected="the end mark of the packed data",
+            found=f"the end of the file, after {written} unpacked bytes",
+            hint="copy the file again",
+        )
+    out.flush()
+
+
+def _write(path: str, out: IO[bytes], piece: bytes) -> None:
+    try:
+        out.write(piece)
+    except OSError as error:
+        raise CaptureError(
+            "the packed capture cannot be unpacked",
+            path=path,
+            found=f"{error.strerror or error} in {tempfile.gettempdir()}",
+            hint="make room there, or set TMPDIR to a place with room",
+        ) from error
+
+
+def _decoder(packing: str) -> Any:
+    """An object with ``decompress``, ``eof`` and ``unused_data`` for one stream."""
+    if packing == "xz":
+        import lzma
+
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+    if packing == "gzip":
+        import zlib
+
+        return zlib.decompressobj(wbits=31)
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompressobj()
+
+
+def _errors(packing: str) -> tuple[type[Exception], ...]:
+    """What the decoder raises for bad data."""
+    if packing == "xz":
+        import lzma
+
+        return ValueError, lzma.LZMAError
+    if packing == "gzip":
+        import zlib
+
+        return ValueError, zlib.error
+    import zstandard
+
+    return ValueError, zstandard.ZstdError

@@ -1,0 +1,204 @@
+"""The trace.dat container: where the formats, the tables and the CPUs' data are; reads no event.
+
+``read_container`` reads the start of the file, which versions 6 and 7 share, and hands over to
+``tracedat6`` or ``tracedat7``. Sizes in the file are checked before they are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from captures import c_tracedat as c
+from captures.cursor import Cursor
+from captures.pagelayout import PageLayout
+from schemas.errors import UnknownFormatError
+
+if TYPE_CHECKING:
+    from captures.compression import Codec
+    from captures.cursor import ByteOrder
+
+
+@dataclass(frozen=True)
+class CpuData:
+    """Where the ring buffer data of one CPU are.
+
+    Attributes:
+        cpu: CPU number.
+        offset: Place in the file.
+        size: Bytes in the file (compressed, if they are), as the file announces them; 0: no data.
+    """
+
+    cpu: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One ring buffer: the top one, or a tracefs instance.
+
+    Attributes:
+        name: Name of the instance; empty: the top one.
+        clock: Trace clock; None: the file does not say.
+        page_bytes: Size of a sub-buffer.
+        is_compressed: Whether the data of its CPUs are.
+        cpus: Its CPUs, in order of the CPU number.
+    """
+
+    name: str
+    clock: str | None
+    page_bytes: int
+    is_compressed: bool
+    cpus: tuple[CpuData, ...]
+
+
+@dataclass
+class Container:
+    """What a trace.dat holds besides events.
+
+    Attributes:
+        version: 6 or 7.
+        path: File named in errors.
+        data: The file.
+        order: Byte order of the traced machine.
+        long_bytes: Size of a ``long`` of user space there.
+        compression: ``none``, ``zlib`` or ``zstd``.
+        codec: Decompression; None: nothing is compressed.
+        layout: Layout of a ring buffer page.
+        event_texts: (system, format text) of every event.
+        buffers: The ring buffers, the top one first.
+        options: Content of every option, by id, in the order of the file.
+        tables: Cursors over kallsyms, printk and command lines, by id; ``open_table`` reads one.
+    """
+
+    version: int
+    path: str
+    data: memoryview
+    order: ByteOrder
+    long_bytes: int
+    compression: str = "none"
+    codec: Codec | None = None
+    layout: PageLayout = field(default_factory=PageLayout)
+    event_texts: list[tuple[str, bytes]] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    options: dict[int, list[bytes]] = field(default_factory=dict)
+    tables: dict[int, tuple[Cursor, bool]] = field(default_factory=dict)
+
+    def cursor(self, pos: int) -> Cursor:
+        """A cursor at byte ``pos`` of the file."""
+        return Cursor(self.data, self.path, pos=pos, order=self.order)
+
+    def option_text(self, number: int) -> str | None:
+        """The first option with that id as text, without NUL; None: there is none."""
+        contents = self.options.get(number)
+        return contents[0].split(b"\0")[0].decode("utf-8", "backslashreplace") if contents else None
+
+    def option_cursor(self, content: bytes) -> Cursor:
+        """A cursor over the content of an option."""
+        return Cursor(memoryview(content), self.path, order=self.order, origin=None)
+
+
+def is_tracedat(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` (16 bytes) says that it is a trace.dat."""
+    return head.startswith(c.MAGIC)
+
+
+def read_container(data: memoryview, path: str) -> Container:
+    """Read everything but the events.
+
+    Raises:
+        UnknownFormatError: A version or compression that is not known.
+        TruncatedError, CorruptError: The file ends inside its tables, or contradicts itself.
+    """
+    from captures import tracedat6, tracedat7
+
+    start = Cursor(data, path)
+    start.expect(c.MAGIC, "magic number")
+    version_at = start.pos
+    version = start.string("the version", 16)
+    if version not in ("6", "7"):
+        raise UnknownFormatError(
+            f"trace.dat version {version} is not known",
+            path=path,
+            offset=version_at,
+            expected="version 6 or 7",
+            found=repr(version),
+            hint="convert it: trace-cmd convert --file-version 7 -i IN -o OUT",
+        )
+    endian = start.unsigned(1, "the byte order")
+    if endian > 1:
+        start.pos -= 1
+        raise start.corrupt(
+            "the byte order is not known", expected="0 (little) or 1 (big)", found=str(endian)
+        )
+    start.order = "big" if endian else "little"
+    long_bytes = start.unsigned(1, "the size of a long")
+    if long_bytes not in (4, 8):
+        start.pos -= 1
+        raise start.corrupt("the size of a long is wrong", expected="4 or 8", found=str(long_bytes))
+    page_at = start.pos
+    page_bytes = start.u32("the page size")
+    check_page_bytes(start.at(page_at), page_bytes)
+    container = Container(int(version), path, data, start.order, long_bytes)
+    if version == "6":
+        tracedat6.read(container, start)
+    else:
+        tracedat7.read(container, start)
+    return container
+
+
+def check_page_bytes(cursor: Cursor, page_bytes: int) -> None:
+    """Refuse a sub-buffer size that no kernel has.
+
+    Raises:
+        CorruptError: Not a multiple of 1024 bytes, zero, or above the limit.
+    """
+    if page_bytes % 1024 or not 0 < page_bytes <= c.MAX_SUBBUF_BYTES:
+        raise cursor.corrupt(
+            "the page size is wrong",
+            expected=f"a multiple of 1024 up to {c.MAX_SUBBUF_BYTES}",
+            found=str(page_bytes),
+        )
+
+
+def read_header_info(container: Container, cursor: Cursor) -> None:
+    """Read ``header_page`` and ``header_event``: the layout of pages and records."""
+    cursor.expect(c.HEADER_PAGE, "header_page")
+    at = cursor.offset
+    page = bytes(cursor.take(cursor.u64("the size of header_page"), "header_page"))
+    cursor.expect(c.HEADER_EVENT, "header_event")
+    event = bytes(cursor.take(cursor.u64("the size of header_event"), "header_event"))
+    container.layout = PageLayout.parse(page, event, container.order, container.path, at)
+
+
+def read_ftrace_events(container: Container, cursor: Cursor) -> None:
+    """Read the formats of the ``ftrace`` system (print, function ...), which does not name itself."""
+    _read_formats(container, cursor, "ftrace")
+
+
+def read_event_formats(container: Container, cursor: Cursor) -> None:
+    """Read the formats of all other systems."""
+    for _ in range(cursor.u32("the number of event systems")):
+        system = cursor.string("the name of an event system", 256)
+        _read_formats(container, cursor, system)
+
+
+def _read_formats(container: Container, cursor: Cursor, system: str) -> None:
+    for _ in range(cursor.u32(f"the number of events of {system}")):
+        size = cursor.u64(f"the size of a format of {system}")
+        container.event_texts.append((system, bytes(cursor.take(size, f"a format of {system}"))))
+
+
+def read_option(container: Container, cursor: Cursor, number: int) -> bytes:
+    """Read the size and the content of one option and keep it."""
+    content = bytes(cursor.take(cursor.u32(f"the size of option {number}"), f"option {number}"))
+    container.options.setdefault(number, []).append(content)
+    return content
+
+
+def current_clock(text: str | None) -> str | None:
+    """The clock in brackets in the text of ``trace_clock``; None: the text names none."""
+    if text is None or "[" not in text:
+        return None
+    return text.split("[", 1)[1].split("]", 1)[0] or None

@@ -1,0 +1,281 @@
+"""TraceDatCapture: a trace.dat as a Capture; one pass over the pages answers all that is asked at once."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from captures import c_tracedat as c
+from captures import losses
+from captures.clock import TimeConversion
+from captures.decode import Decoder
+from captures.eventfmt import parse_formats
+from captures.info import CaptureInfo
+from captures.ringbuf import Walker
+from captures.stream import PageStream
+from captures.tracedat import read_container
+from captures.tracedat7 import open_table
+from schemas.errors import CorruptError, MissingEventsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
+    from captures.eventfmt import EventFormat
+    from captures.ringbuf import Longs
+    from captures.source import Source
+
+BLOCK_BYTES = 1 << 25
+"""Bytes of pages that are decoded at once (32 MiB: 8192 pages of 4 KiB)."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over all records tells besides the events that were asked for.
+
+    Attributes:
+        counts: Records by event id. Shape (65536,).
+        events: Records.
+        first_ts_ns: Time of the earliest; None: there is none.
+        last_ts_ns: Time of the latest; None: there is none.
+        streams: What was seen of each CPU of each buffer.
+    """
+
+    counts: Longs
+    events: int
+    first_ts_ns: int | None
+    last_ts_ns: int | None
+    streams: tuple[losses.StreamFacts, ...]
+
+
+class TraceDatCapture:
+    """A capture in the format of trace-cmd, version 6 or 7. See ``captures.info.Capture``."""
+
+    def __init__(self, source: Source) -> None:
+        """Read the tables of the file, but no event.
+
+        Raises:
+            UnknownFormatError, TruncatedError, CorruptError: The tables cannot be read.
+        """
+        self._source = source
+        self._container = read_container(source.data, source.path)
+        self.formats = parse_formats(self._container.event_texts, source.path)
+        self._convert = TimeConversion.of(self._container)
+        self._scan: Scan | None = None
+        self._broken: dict[str, tuple[int, int]] = {}
+
+    @property
+    def path(self) -> str:
+        """The file as it was named."""
+        return self._source.path
+
+    @cached_property
+    def info(self) -> CaptureInfo:
+        """Where the capture comes from and what is in it."""
+        container, scan = self._container, self._scanned()
+        uname = (container.option_text(c.UNAME) or "").split()
+        version = container.option_text(c.VERSION)
+        packing = "".join(f", {each}" for each in (self._source.packing,) if each)
+        inner = f" ({container.compression})" if container.codec else ""
+        return CaptureInfo(
+            path=self.path,
+            format=f"trace.dat v{container.version}{inner}{packing}",
+            size_bytes=self._source.size_bytes,
+            sha256=self._source.sha256,
+            kernel_release=uname[2] if len(uname) > 2 else None,
+            arch=uname[-1] if len(uname) > 3 else None,
+            hostname=uname[1] if len(uname) > 1 else None,
+            clock=container.buffers[0].clock if container.buffers else None,
+            cpus=len({place.cpu for buffer in container.buffers for place in buffer.cpus}),
+            first_ts_ns=scan.first_ts_ns,
+            last_ts_ns=scan.last_ts_ns,
+            events=scan.events,
+            events_lost=losses.events_lost(scan.streams, losses.kernel_statistics(container)),
+            truncated=any(each.is_truncated for each in scan.streams),
+            tool=f"trace-cmd {version.split()[0]}" if version and version.split() else None,
+        )
+
+    def event_counts(self) -> dict[str, int]:
+        """Records of each event that occurs, by ``system:name``."""
+        counts = self._scanned().counts
+        return {name: int(counts[each.id]) for name, each in self.formats.items() if counts[each.id]}
+
+    def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
+        """The events as tables. See ``captures.info.Capture.decode``."""
+        asked = list(dict.fromkeys(names))
+        missing = [name for name in asked if name not in self.formats]
+        if missing:
+            close = difflib.get_close_matches(missing[0], self.formats, n=3)
+            raise MissingEventsError(
+                f"the capture has no event {', '.join(missing)}",
+                path=self.path,
+                expected=missing[0],
+                found=f"similar: {', '.join(close)}" if close else f"{len(self.formats)} other events",
+                hint="record it: trace-cmd record -e SYSTEM:NAME; `replay inspect` lists what is there",
+            )
+        wanted = [self.formats[name] for name in asked]
+        decoder = self._read(wanted)
+        ts_ns = np.concatenate(decoder.times) if decoder.times else np.empty(0, dtype=np.int64)
+        rank = _ranks(ts_ns)
+        for name, each in zip(asked, wanted, strict=True):
+            parts = decoder.events[each.id]
+            if parts.short or parts.unreadable:
+                self._broken[name] = (parts.short, parts.unreadable)
+        return {name: decoder.table(each.id, rank, ts_ns) for name, each in zip(asked, wanted, strict=True)}
+
+    def quality(self) -> pa.Table:
+        """Table ``quality``: lost events, damage and clock problems."""
+        scan = self._scanned()
+        statistics = losses.kernel_statistics(self._container)
+        rows = [
+            row
+            for stream in scan.streams
+            for row in losses.stream_rows(stream, statistics.get((stream.buffer, stream.cpu), 0))
+        ]
+        buffers = [each for each in self._container.buffers if any(place.size for place in each.cpus)]
+        rows += losses.clock_rows((b.clock for b in buffers), has_tsc_conversion=self._convert.is_tsc)
+        known = {each.id for each in self.formats.values()}
+        unknown = [number for number in np.flatnonzero(scan.counts).tolist() if number not in known]
+        if unknown:
+            count = int(scan.counts[unknown].sum())
+            text = f"{count} records are of events without a format ({len(unknown)} ids): they were left out"
+            rows.append(losses.QualityRow("unknown_event", None, None, None, count, text, "warning"))
+        for name, (short, unreadable) in self._broken.items():
+            text = f"{short} records of {name} are shorter than their format says and were left out, "
+            text += f"{unreadable} strings in others lie outside their record and are null"
+            rows.append(losses.QualityRow("corrupt", None, None, None, short + unreadable, text, "error"))
+        return losses.quality_table(rows)
+
+    def comms(self) -> dict[int, str]:
+        """Names of tasks by thread id (saved_cmdlines: at most 128 by default)."""
+        names = {}
+        for line in self._table(c.CMDLINES).decode("utf-8", "backslashreplace").splitlines():
+            pid, _, comm = line.partition(" ")
+            if pid.isdecimal() and comm:
+                names[int(pid)] = comm
+        return names
+
+    def symbol(self, address: int) -> str | None:
+        """Name of the kernel function that begins at ``address``; None: kallsyms does not say."""
+        text = self._kallsyms
+        digits = self._container.layout.commit_bytes * 2
+        start = text.find(b"%0*x " % (digits, address))
+        if start < 0 or (start and text[start - 1] != 0x0A):
+            return None
+        line = text[start : start + 512].split(b"\n", 1)[0].split()
+        return line[2].decode("utf-8", "backslashreplace") if len(line) > 2 else None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        """Return the capture, which is open."""
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Close."""
+        self.close()
+
+    @cached_property
+    def _kallsyms(self) -> bytes:
+        return self._table(c.KALLSYMS)
+
+    def _table(self, number: int) -> bytes:
+        """Content of kallsyms, printk formats or command lines; empty: the file has none."""
+        if number not in self._container.tables:
+            return b""
+        section, compressed = self._container.tables[number]
+        table = open_table(self._container, section, compressed, c.SECTION_NAMES[number])
+        return bytes(table.take(table.remaining, c.SECTION_NAMES[number]))
+
+    def _scanned(self) -> Scan:
+        if self._scan is None:
+            self._read([])
+        assert self._scan is not None, "_read sets it"
+        return self._scan
+
+    def _read(self, wanted: list[EventFormat]) -> Decoder:
+        """One pass over all records, CPU after CPU, of the buffers one after the other."""
+        order = "<" if self._container.order == "little" else ">"
+        decoder = Decoder(wanted, order, self._type_offset(wanted))
+        facts: list[losses.StreamFacts] = []
+        walkers: dict[int, Walker] = {}
+        for stream in self._streams():
+            page_bytes = stream.buffer.page_bytes
+            if page_bytes not in walkers:
+                block_pages = max(min(BLOCK_BYTES // page_bytes, 1 << 16), 1)
+                walkers[page_bytes] = Walker(self._container.layout, page_bytes, block_pages)
+            walker = walkers[page_bytes]
+            seen = losses.StreamFacts(stream.buffer.name, stream.place.cpu)
+            for block in stream.blocks(walker.block_pages):
+                records = walker.walk(block)
+                ts_ns = self._convert(records.ts)
+                seen.note(records, ts_ns, self._convert)
+                decoder.add(walker, block, records, ts_ns, stream.place.cpu)
+            seen.damage, seen.is_truncated = stream.damage, stream.is_truncated
+            facts.append(seen)
+        times = [each for each in decoder.times if len(each)]
+        self._scan = Scan(
+            counts=decoder.counts,
+            events=decoder.records,
+            first_ts_ns=min((int(each.min()) for each in times), default=None),
+            last_ts_ns=max((int(each.max()) for each in times), default=None),
+            streams=tuple(facts),
+        )
+        return decoder
+
+    def _streams(self) -> list[PageStream]:
+        """The data of all CPUs in the order that breaks ties of time: by CPU, then by buffer."""
+        streams = [
+            PageStream(self._container, buffer, place)
+            for buffer in self._container.buffers
+            for place in buffer.cpus
+            if place.size
+        ]
+        return sorted(streams, key=lambda each: each.place.cpu)
+
+    def _type_offset(self, wanted: list[EventFormat]) -> int:
+        """Byte of the payload at which every record has its event id.
+
+        Raises:
+            CorruptError: The formats do not agree, or lack the common fields.
+        """
+        places = {
+            (each.common["common_type"].offset, each.common["common_type"].size)
+            for each in wanted
+            if "common_type" in each.common and "common_pid" in each.common
+        }
+        complete = all({"common_type", "common_pid"} <= each.common.keys() for each in wanted)
+        if not wanted:
+            return 0
+        if (
+            not complete
+            or len(places) != 1
+            or min(places)[1] != 2
+            or min(places)[0] % 2
+            or min(places)[0] > 64
+        ):
+            raise CorruptError(
+                "the event formats disagree about the common fields",
+                path=self.path,
+                expected="common_type (2 bytes, one place) and common_pid in every format",
+                found=f"common_type at {sorted(places)}",
+                hint="the file was damaged: copy it again",
+            )
+        return min(places)[0]
+
+
+def _ranks(ts_ns: Longs) -> Longs:
+    """Place of each record in the total order: by time, ties in the order of the argument."""
+    rank = np.empty(len(ts_ns), dtype=np.int64)
+    if bool((ts_ns[1:] >= ts_ns[:-1]).all()):
+        rank[:] = np.arange(len(ts_ns))
+    else:
+        rank[np.argsort(ts_ns, kind="stable")] = np.arange(len(ts_ns))
+    return rank
