@@ -63,7 +63,7 @@ def draw(loop: pa.Table, facts: Facts) -> Figure | None:
         "margin": {"l": 10, "r": 20, "t": 10, "b": 60},
         "showlegend": False,
         "xaxis": {
-            "title": {"text": title},
+            "title": {"text": title, "standoff": 8},
             "range": [x.low, x.high],
             "tickvals": [value for value, _ in ticks],
             "ticktext": [name for _, name in ticks],

@@ -85,9 +85,10 @@ def _layout(end: float, peak: int) -> dict[str, Any]:
         "margin": {"l": 60, "r": 20, "t": 50, "b": 60},
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": _SECONDS}, "range": [0, end], "anchor": "y2"},
+        "xaxis": {"title": {"text": _SECONDS, "standoff": 8}, "range": [0, end], "anchor": "y2"},
         "yaxis": {
-            "title": {"text": _ALIVE},
+            "title": {"text": _ALIVE, "standoff": 8},
+            "automargin": True,
             "range": [0, peak * 1.05],
             "domain": [0.14, 1],
             "tickformat": ",~r",

@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reports import facts as report_facts
 from reports.escape import ascii_only
-from reports.facts import COLUMNS, Facts, MissCause, Note, cell
+from reports.facts import COLUMNS, Facts, cell
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pyarrow as pa
 
 WIDTH: Final = 72
-MAX_STRATEGIES: Final = 12
-MAX_MISSES: Final = 6
-MAX_NOTES: Final = 6
-MAX_VALUE: Final = 200
+MAX_BYTES: Final = 4000
+MAX_STRATEGIES: Final = 8
+MAX_VERDICT: Final = 5
+MAX_NAME: Final = 40
+MAX_VALUE: Final = 160
 """Characters of one value (a path, a sentence) that are printed."""
 
 _NAME_WIDTH: Final = 10
+_EVIDENCE_WIDTH: Final = len("  predicted")
 _MIN_WIDTHS: Final = (8, 6, 6, 6, 6, 6)
 
 
@@ -46,16 +48,25 @@ def text_of(facts: Facts, *, report: str | os.PathLike[str] | None = None) -> st
     """As `render_text`, from facts already gathered."""
     blocks = [
         _lines("rmap_walk_ksm() replayed from a capture", *_provenance(facts)),
-        _wrap(" ".join(report_facts.verdict(facts)[:MAX_STRATEGIES])),
+        _lines(*(_wrap(f"* {_cut(line)}", "  ") for line in report_facts.verdict(facts)[:MAX_VERDICT])),
         strategy_table(facts.rows),
         _legend(facts),
     ]
+    end = [] if report is None else [_wrap(f"Full report: {_cut(report)}", "  ")]
+    room = MAX_BYTES - len("\n\n".join([*blocks, *end]))
     if facts.misses:
-        blocks.append(_misses(facts.misses))
-    blocks.append(_notes(facts.notes))
-    if report is not None:
-        blocks.append(_wrap(f"Full report: {_cut(report)}", indent="  "))
-    return "\n\n".join(blocks) + "\n"
+        causes = (
+            f"{miss.strategy}: {miss.mappings} by {miss.cause or 'cause not known'}" for miss in facts.misses
+        )
+        # A third at most, so that what limits the evidence is never left out.
+        blocks.append(_list("What made the mappings be missed:", causes, "tables/miss.parquet", room // 3))
+        room -= len(blocks[-1])
+    if facts.notes:
+        limits = (f"{note.severity}: {note.head}: {note.effect}" for note in facts.notes)
+        blocks.append(_list("What limits the evidence:", limits, "tables/quality.parquet", room))
+    else:
+        blocks.append("Nothing is known to limit the evidence.")
+    return "\n\n".join([*blocks, *end]) + "\n"
 
 
 def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -66,19 +77,17 @@ def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
         max(least, *map(len, texts)) if texts else least
         for least, texts in zip(_MIN_WIDTHS, columns, strict=True)
     ]
-    edges: list[int] = []
-    at = _NAME_WIDTH
-    for width in widths:
-        at += width + (1 if edges else 0)
-        edges.append(at)
+    numbers = sum(widths) + len(widths) - 1
+    name_width = max(1, min(_NAME_WIDTH, WIDTH - numbers - _EVIDENCE_WIDTH))
+    edges = [name_width + sum(widths[: place + 1]) + place for place in range(len(widths))]
     lines = _staircase(edges)
     for number, row in enumerate(shown):
         name = ascii_only(row["strategy"])
-        if len(name) > _NAME_WIDTH - 1:
-            lines.append(name[:WIDTH])
+        if len(name) >= name_width:
+            lines.append(name[:MAX_NAME])
             name = ""
         cells = " ".join(texts[number].rjust(width) for texts, width in zip(columns, widths, strict=True))
-        lines.append(f"{name:<{_NAME_WIDTH}}{cells}  {row['evidence']}")
+        lines.append(f"{name:<{name_width}}{cells}  {row['evidence']}")
     if len(rows) > len(shown):
         lines.append(f"({len(rows) - len(shown)} more strategies in summary.json)")
     return "\n".join(lines)
@@ -94,7 +103,7 @@ def _staircase(edges: Sequence[int]) -> list[str]:
         for higher in reversed(stairs[:step]):
             line = f"{line:<{edges[higher] - 1}}|"
         lines.append(line)
-    last = f"{'strategy':<{_NAME_WIDTH}}"
+    last = "strategy"
     for column, edge in enumerate(edges):
         text = "|" if column in stairs else names[column]
         last = f"{last}{text.rjust(edge - len(last))}"
@@ -104,34 +113,30 @@ def _staircase(edges: Sequence[int]) -> list[str]:
 def _provenance(facts: Facts) -> list[str]:
     lines = []
     for label, value in report_facts.provenance(facts):
-        lines.append(_wrap(f"{label:<7} {_cut(value)}", indent=" " * 8))
+        lines.append(_wrap(f"{label:<7} {_cut(value)}", " " * 8))
     return lines
 
 
 def _legend(facts: Facts) -> str:
-    lines = [_wrap(sentence, indent="  ") for sentence in report_facts.measures(facts)]
-    lines += [_wrap(f"{word}: {meaning}.", indent="  ") for word, meaning in report_facts.evidence(facts)]
+    lines = [_wrap(sentence, "  ") for sentence in report_facts.measures(facts)]
+    lines += [_wrap(f"{word}: {meaning}.", "  ") for word, meaning in report_facts.evidence(facts)]
     return _lines(*lines)
 
 
-def _misses(misses: Sequence[MissCause]) -> str:
-    lines = ["What made the mappings be missed:"]
-    for miss in misses[:MAX_MISSES]:
-        cause = "cause not known" if miss.cause is None else _cut(miss.cause)
-        lines.append(_wrap(f"  {_cut(miss.strategy)}: {miss.mappings} by {cause}", indent="    "))
-    if len(misses) > MAX_MISSES:
-        lines.append(f"  ({len(misses) - MAX_MISSES} more causes in tables/miss.parquet)")
-    return _lines(*lines)
-
-
-def _notes(notes: Sequence[Note]) -> str:
-    if not notes:
-        return "Nothing is known to limit the evidence."
-    lines = ["What limits the evidence:"]
-    for note in notes[:MAX_NOTES]:
-        lines.append(_wrap(f"  {note.severity}: {_cut(note.head)}: {_cut(note.effect)}", indent="    "))
-    if len(notes) > MAX_NOTES:
-        lines.append(f"  ({len(notes) - MAX_NOTES} more in tables/quality.parquet)")
+def _list(title: str, values: Iterable[str], place: str, room: int) -> str:
+    """Title and values, the first at least, as many as there is room for; then where the others are."""
+    lines = [title]
+    left_out = 0
+    room -= len(title) + len(f"\n  (1,000,000 more in {place})\n\n")
+    for value in values:
+        line = _wrap(f"  {_cut(value)}", "    ")
+        room -= len(line) + 1
+        if left_out or (room < 0 and len(lines) > 1):
+            left_out += 1
+        else:
+            lines.append(line)
+    if left_out:
+        lines.append(f"  ({left_out:,} more in {place})")
     return _lines(*lines)
 
 
@@ -140,7 +145,7 @@ def _cut(value: object) -> str:
     return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 14]}... (cut here)"
 
 
-def _wrap(text: str, indent: str = "") -> str:
+def _wrap(text: str, indent: str) -> str:
     return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False))
 
 

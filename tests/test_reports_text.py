@@ -1,0 +1,211 @@
+"""The text documents: what is printed, the same numbers everywhere, limits that hold for any input."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from report_tables import QUALITY, SUMMARY, sample_tables, summary_row, table
+
+from reports import json_summary, render_markdown, render_page, render_text
+
+TABLE = """\
+                       Skip_mm_mismatch
+          Skip_addr_out_of_range      |
+       Nr_iteration_total      |      |
+strategy   Time_ms      |      |      |  found missed  evidence
+observed    34.600   2000   1999      0      -      -  observed
+full        34.710   2000   1999      0     64      0  replayed
+addr         0.012      1      0      0     64      0  replayed
+vm_pgoff     0.012      1      1      0     34     30  replayed
+linear       0.012      1      0      0     64      0  replayed
+"""
+
+HOSTILE = "</script><b>\x1b[2J\u202e\n|*_`é"
+
+
+class Cells(HTMLParser):
+    """The cells of the first table of a page, row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tables = 0
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tables += tag == "table"
+        if self.tables == 1 and tag == "tr":
+            self.rows.append([])
+        self.inside = self.tables == 1 and tag in ("td", "th")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1].append(data)
+
+
+def expected_cells(strategy: str) -> list[str]:
+    time, iterations, addr, mm, _, found, missed = SUMMARY[strategy]
+    return [f"{time:.3f}", *("-" if n is None else str(n) for n in (iterations, addr, mm, found, missed))]
+
+
+def test_text_holds_the_table_of_the_patch_series() -> None:
+    assert TABLE in render_text(sample_tables())
+
+
+def test_text_says_where_the_numbers_come_from_and_what_limits_them() -> None:
+    text = render_text(sample_tables(), report="out/report.html")
+    for line in (
+        "sha256  " + "ab" * 32,
+        "kernel  6.12.107+deb13-amd64, x86_64, 2 cpus, host vm1, own strategy",
+        "events  5.000 s, 123,456 events, 45,678 decoded, 0 lost",
+        "walks   16 of rmap_walk_ksm(), 64 inner loops",
+        "replayed: computed from the recorded changes of the interval trees.",
+        "  vm_pgoff: 30 by mprotect",
+        "  warning: lost_events (12, cpu 0-1): Trees may lack changes.",
+        "  info: censored_avc (3): Three intervals were there before.",
+    ):
+        assert f"\n{line}\n" in text
+    assert text.index("warning: lost_events") < text.index("info: censored_avc")
+    assert text.endswith("\nFull report: out/report.html\n")
+
+
+def test_verdict_names_the_longest_loops_and_what_is_missed() -> None:
+    verdict = json.loads(json_summary(sample_tables()))["verdict"]
+    assert verdict == [
+        "Most iterations in one inner loop: full 2,000, addr 1, vm_pgoff 1, linear 1.",
+        "vm_pgoff misses 30 of 64 mappings.",
+        "full, addr and linear miss none.",
+    ]
+
+
+def test_verdict_claims_nothing_that_is_not_known() -> None:
+    tables = sample_tables() | {
+        "summary": table(
+            "summary",
+            [
+                summary_row("full", None, None, None, None, None, 64, 0),
+                summary_row("linear", None, None, None, None, None, None, None),
+            ],
+        )
+    }
+    assert json.loads(json_summary(tables))["verdict"] == [
+        "full misses none.",
+        "What linear would miss is not known.",
+    ]
+
+
+def test_a_capture_without_walks_is_not_called_free_of_misses() -> None:
+    row = summary_row("full", None, None, None, None, None, 0, 0) | {"walks": 0, "loops": 0}
+    tables = sample_tables() | {"summary": table("summary", [row])}
+    assert "holds no walk of rmap_walk_ksm()" in render_text(tables)
+    assert "misses none" not in render_text(tables)
+
+
+@pytest.mark.parametrize("strategy", SUMMARY)
+def test_all_documents_print_the_same_numbers(strategy: str) -> None:
+    tables = sample_tables()
+    text = next(line for line in render_text(tables).splitlines() if re.match(rf"{strategy} +[\d-]", line))
+    assert text.split()[1:7] == expected_cells(strategy)
+    markdown = next(
+        line for line in render_markdown(tables).splitlines() if line.startswith(f"| {strategy} |")
+    )
+    assert [cell.strip() for cell in markdown.split("|")][2:8] == expected_cells(strategy)
+    parser = Cells()
+    parser.feed(render_page(tables))
+    assert next(row for row in parser.rows if row[0] == strategy)[1:7] == expected_cells(strategy)
+    row = next(row for row in json.loads(json_summary(tables))["summary"] if row["strategy"] == strategy)
+    assert (
+        tuple(row[name] for name in row if name not in ("strategy", "evidence", "walks", "loops"))
+        == (SUMMARY[strategy])
+    )
+
+
+def test_full_names_head_the_markdown_and_the_html_table() -> None:
+    names = ["Time_ms", "Nr_iteration_total", "Skip_addr_out_of_range", "Skip_mm_mismatch", "found", "missed"]
+    header = next(
+        line for line in render_markdown(sample_tables()).splitlines() if line.startswith("| strategy")
+    )
+    assert [cell.strip() for cell in header.split("|")][2:8] == names
+    parser = Cells()
+    parser.feed(render_page(sample_tables()))
+    assert parser.rows[0][1:7] == names
+
+
+def test_text_keeps_its_limits_for_the_worst_input() -> None:
+    quality = [
+        {"kind": f"kind{n}", "cpu": n, "count": 10**15, "severity": "warning", "effect": "Word " * 200}
+        for n in range(500)
+    ]
+    names = tuple(f"{'x' * 90}{n}" for n in range(100))
+    tables = sample_tables(custom=names, capture={"path": "p" * 5000 + HOSTILE, "hostname": "h" * 64})
+    big = 10**8 - 1
+    summary = [summary_row(name, 99999.999, big, big, big, big, 10**7, 10**7) for name in ("full", *names)]
+    misses = tables["miss"].to_pylist()
+    misses = [row | {"strategy": name, "cause_event": "c" * 300} for row in misses[:5] for name in names]
+    tables |= {
+        "summary": table("summary", summary),
+        "quality": table("quality", quality),
+        "miss": table("miss", misses),
+    }
+    text = render_text(tables, report="r" * 4000)
+    assert max(map(len, text.splitlines())) <= 72
+    assert len(text) < 4096
+    assert text.isascii()
+    assert "\t" not in text
+
+
+def test_what_was_left_out_is_said() -> None:
+    quality = [{"kind": f"kind{n}", "count": 1, "severity": "info", "effect": "None."} for n in range(200)]
+    text = render_text(sample_tables() | {"quality": table("quality", quality)})
+    shown = text.count("info: kind")
+    assert shown > 50
+    assert f"({200 - shown} more in tables/quality.parquet)" in text
+    assert 3800 < len(text) < 4096
+
+
+def test_no_control_or_direction_character_leaves_the_capture() -> None:
+    tables = sample_tables(comm=HOSTILE, capture={"path": HOSTILE, "kernel_release": HOSTILE})
+    for document in (render_text(tables), render_markdown(tables), render_page(tables)):
+        assert "\x1b" not in document
+        assert "\u202e" not in document
+    assert "</script><b>\\x1b[2J\\u202e" in render_text(tables)
+
+
+def test_markdown_escapes_what_it_would_act_on() -> None:
+    markdown = render_markdown(sample_tables(capture={"path": "a|b <img src=x> [x](y) *z* `c`"}))
+    assert r"a\|b &lt;img src=x&gt; \[x\](y) \*z\* \`c\`" in markdown
+    assert "<img" not in markdown
+
+
+def test_quality_rows_that_say_the_same_are_counted_together_but_never_guessed() -> None:
+    unknown = [*QUALITY, QUALITY[1] | {"cpu": 5, "count": None}]
+    quality = json.loads(json_summary(sample_tables() | {"quality": table("quality", unknown)}))["quality"]
+    lost = next(note for note in quality if note["kind"] == "lost_events")
+    assert lost["rows"] == 3
+    assert lost["cpus"] == [0, 1, 5]
+    assert lost["count"] is None
+
+
+def test_events_lost_without_a_number_are_not_zero() -> None:
+    text = render_text(sample_tables(capture={"events_lost": None}))
+    assert "events lost, how many is not known" in text.replace("\n        ", " ")
+    assert " 0 lost" not in text
+
+
+def test_documents_are_the_same_for_the_same_tables() -> None:
+    for render in (render_text, render_markdown, json_summary, render_page):
+        assert render(sample_tables()) == render(sample_tables())
+
+
+def test_json_refuses_numbers_that_are_none() -> None:
+    tables = sample_tables() | {
+        "summary": table("summary", [summary_row("full", float("nan"), 1, 0, 0, 1, 1, 0)])
+    }
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_summary(tables)
