@@ -7,7 +7,7 @@ here depends on a kernel version.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -103,7 +103,12 @@ class EventFormat:
         matches = list(_FIELD.finditer(body))
         if len(matches) > MAX_FIELDS:
             raise self._corrupt(f"at most {MAX_FIELDS} fields", f"{len(matches)} fields")
-        return tuple(self._field(match) for match in matches)
+        fields = [self._field(match) for match in matches]
+        # An array at the end of an ftrace event is as long as the record: kernel_stack says caller[8] and holds
+        # as many entries as the stack is deep.
+        if self.system == "ftrace" and fields and fields[-1].length is not None:
+            fields[-1] = replace(fields[-1], size=0)
+        return tuple(fields)
 
     @cached_property
     def common(self) -> Mapping[str, Field]:

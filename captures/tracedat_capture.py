@@ -191,8 +191,12 @@ class TraceDatCapture:
         if number not in self._container.tables:
             return b""
         section, compressed = self._container.tables[number]
-        table = open_table(self._container, section, compressed, c.SECTION_NAMES[number])
-        return bytes(table.take(table.remaining, c.SECTION_NAMES[number]))
+        name = c.SECTION_NAMES[number]
+        table = open_table(self._container, section, compressed, name)
+        size = table.remaining
+        if self._container.version == 7:
+            size = table.u64(f"the size of {name}") if number == c.CMDLINES else table.u32(f"the size of {name}")
+        return bytes(table.take(size, name))
 
     def _scanned(self) -> Scan:
         if self._scan is None:
