@@ -165,6 +165,8 @@ ROLES: Final = (
         is_return=True,
         constants={"is_return": True},
     ),
+    Role("ev_scan", {}, tracepoints=("ksm:ksm_start_scan",), constants={"is_stop": False}),
+    Role("ev_scan", {}, tracepoints=("ksm:ksm_stop_scan",), constants={"is_stop": True}),
     Role("ev_folio_migrate", _same("newfolio", "folio"), functions=("folio_migrate_ksm",)),
     Role("ev_migration_pte", _PTE, tracepoints=("migrate:set_migration_pte",), constants={"is_set": True}),
     Role(

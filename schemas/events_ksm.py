@@ -135,6 +135,12 @@ EV_FOLIO_MIGRATE: Final = event_table(
     pointer("folio", "The folio that is left.", "mm/ksm.c folio_migrate_ksm()"),
 )
 
+EV_SCAN: Final = event_table(
+    "ev_scan",
+    "Begin or end of one pass of ksmd: what ksmd did before is over.",
+    flag("is_stop", "The end of the pass.", "mm/ksm.c scan_get_next_rmap_item(), ksm tracepoints"),
+)
+
 TABLES: Final = (
     EV_APPEND,
     EV_ITEM_REMOVE,
@@ -143,4 +149,5 @@ TABLES: Final = (
     EV_MIGRATION_PTE,
     EV_MERGE,
     EV_FOLIO_MIGRATE,
+    EV_SCAN,
 )

@@ -1,0 +1,192 @@
+"""Where a walk ends early, and which mappings there were to find.
+
+A walk for migration or reclaim ends once nothing maps the folio any more (``done()``), one for aging
+once it has met every mapping; a walk that restores entries always runs to its end. So under a
+strategy a walk ends at the visit that completes the set of mappings, if the strategy visits all of
+them. The set comes from, in this order of trust:
+
+1. the walk's own hits (``migrate:*`` events): those are mapped;
+2. a folio that was migrated, or a ``mapcount`` that the hits reach: nothing else was mapped;
+3. a call that every strategy makes and that left no hit: not mapped (a stale rmap_item);
+4. merges, forks and unmappings (``mappings``), also of pages whose rmap_item ksmd had taken away:
+   such a mapping is *not listed*; no strategy finds it, and the walk cannot end early.
+
+Kernel: mm/rmap.c try_to_migrate(), try_to_unmap(), folio_referenced(); mm/migrate.c
+remove_migration_ptes(); mm/ksm.c rmap_walk_ksm().
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from replay.steps import RESTORES, SETS
+
+if TYPE_CHECKING:
+    from replay.mappings import Mappings
+    from replay.trees import Trees
+
+ENDING: Final = (SETS, "try_to_unmap_one", "folio_referenced_one")
+"""rmap_one of the callers that end once all mappings are met."""
+
+
+def completed(walks: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """What tells by itself that a migration walk unmapped everything.
+
+    Returns:
+        ``walk_id``, ``hits``, ``migrated``: the next walk of the task on that stable node restores
+        the entries on another folio, so the folio was moved, which needs that nothing mapped it
+        (mm/migrate.c migrate_folio_move()); ``counted``: the walk event has a mapcount and the hits
+        reach it. Null: not a migration walk, or no mapcount.
+    """
+    node = ["pid", "stable_node"]
+    after = walks.sort("enter").with_columns(
+        next_folio=pl.col("folio").shift(-1).over(node),
+        next_one=pl.col("rmap_one").shift(-1).over(node),
+    )
+    counts = found.group_by("walk_id").agg(hits=pl.len().cast(pl.Int64))
+    sets = pl.col("rmap_one") == SETS
+    return (
+        after.join(counts, on="walk_id", how="left", maintain_order="left")
+        .with_columns(pl.col("hits").fill_null(0))
+        .select(
+            "walk_id",
+            "hits",
+            migrated=pl.when(sets).then(
+                ((pl.col("next_one") == RESTORES) & (pl.col("next_folio") != pl.col("folio"))).fill_null(
+                    False
+                )
+            ),
+            counted=pl.when(sets).then(pl.col("hits") >= pl.col("mapcount")),
+        )
+        .sort("walk_id")
+    )
+
+
+def mapped_pages(
+    walks: pl.DataFrame,
+    items: pl.DataFrame,
+    met: pl.DataFrame,
+    found: pl.DataFrame,
+    verdict: pl.DataFrame,
+    trees: Trees,
+    mappings: Mappings,
+) -> pl.DataFrame:
+    """The mappings of each walk's folio when it entered.
+
+    Args:
+        walks: ``lifetimes.walk_lives``.
+        items: Lives of rmap_items.
+        met: Calls of a walk over the whole tree (``steps.visits``, only ``call``), with ``always``:
+            every strategy makes that call.
+        found: ``steps.hits``.
+        verdict: ``completed``.
+        trees, mappings: State.
+
+    Returns:
+        ``walk_id``, ``mm``, ``address``, ``listed``: some loop can meet it. One row a mapping.
+    """
+    hit = found.filter(pl.col("mm").is_not_null()).select("walk_id", "mm", "address").unique()
+    sure = pl.col("migrated").fill_null(False) | pl.col("counted").fill_null(False)
+    open_walks = (
+        walks.join(verdict, on="walk_id")
+        .filter(~sure & (pl.col("rmap_one") != RESTORES))
+        .select("walk_id", "stable_node", "rmap_one", "enter", "exit")
+    )
+    calls = met.group_by("walk_id", mm=pl.col("vma_mm"), address=pl.col("address")).agg(
+        pl.col("always").any()
+    )
+    watched = (pl.col("rmap_one") == SETS) & pl.lit(not found.is_empty())
+    listed = (
+        open_walks.join(calls, on="walk_id")
+        .filter(~(watched & pl.col("always")))
+        .select("walk_id", "mm", "address", "stable_node", at="enter", listed=pl.lit(True))
+    )
+    unlisted = _unlisted(open_walks, items, trees, mappings).join(
+        calls, on=["walk_id", "mm", "address"], how="anti"
+    )
+    asked = pl.concat([listed, unlisted.select(listed.columns)])
+    believed = asked.filter(mappings.mapped(asked)).select("walk_id", "mm", "address", "listed")
+    return (
+        pl.concat([hit.with_columns(listed=pl.lit(True)), believed])
+        .group_by("walk_id", "mm", "address")
+        .agg(pl.col("listed").any())
+        .sort("walk_id", "mm", "address")
+    )
+
+
+def _unlisted(
+    open_walks: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings: Mappings
+) -> pl.DataFrame:
+    """Pages merged into a node whose rmap_item is gone, in the mm of the merge or its children's."""
+    past = (
+        open_walks.join(items.select("stable_node", "mm", "address", "anon_vma", "born"), on="stable_node")
+        .filter(pl.col("born") < pl.col("enter"))
+        .select("walk_id", "stable_node", "enter", "mm", "address", "anon_vma")
+        .unique()
+    )
+    every = [past]
+    while not past.is_empty():
+        past = (
+            past.join(mappings.forks, left_on="mm", right_on="parent", suffix="_child")
+            .filter(pl.col("born") < pl.col("enter"))
+            .select("walk_id", "stable_node", "enter", "address", "anon_vma", mm="mm_child")
+            .select(every[0].columns)
+            .unique()
+        )
+        every.append(past)
+    candidates = (
+        pl.concat(every)
+        .unique(["walk_id", "mm", "address"])
+        .join(trees.codes, on="anon_vma")
+        .join(trees.spaces, on=["tree", "mm"])
+        .sort("walk_id", "mm", "address")
+    )
+    question, _ = trees.covering(
+        candidates["space"].to_numpy(), candidates["enter"].to_numpy(), candidates["address"].to_numpy()
+    )
+    return (
+        candidates[question]
+        .unique(["walk_id", "mm", "address"], maintain_order=True)
+        .select("walk_id", "mm", "address", "stable_node", at="enter", listed=pl.lit(False))
+    )
+
+
+def endings(calls: pl.DataFrame, pages: pl.DataFrame, walks: pl.DataFrame) -> pl.DataFrame:
+    """The call that ends each walk under each strategy, and what the strategy finds.
+
+    Args:
+        calls: ``number`` (of the strategy), ``walk_id``, ``position``, ``rank``, ``life``, ``vma_mm``,
+            ``address``: every rmap_one call of a walk run to its end.
+        pages: ``mapped_pages``.
+        walks: ``lifetimes.walk_lives``.
+
+    Returns:
+        ``number``, ``walk_id``, ``found`` (mappings met), and the ending call's ``end_position``,
+        ``end_rank``, ``end_life``; null: the walk runs to its end.
+    """
+    totals = pages.group_by("walk_id").agg(total=pl.len())
+    first = (
+        calls.sort("number", "walk_id", "position", "rank")
+        .unique(["number", "walk_id", "vma_mm", "address"], keep="first", maintain_order=True)
+        .join(
+            pages.select("walk_id", "address", vma_mm="mm"),
+            on=["walk_id", "vma_mm", "address"],
+            maintain_order="left",
+        )
+    )
+    last = first.group_by("number", "walk_id", maintain_order=True).agg(
+        pl.col("position", "rank", "life").last().name.prefix("end_"), found=pl.len().cast(pl.Int64)
+    )
+    may_end = walks.select("walk_id", ends=pl.col("rmap_one").is_in(ENDING))
+    complete = (pl.col("found") == pl.col("total")) & pl.col("ends").fill_null(False)
+    return (
+        last.join(totals, on="walk_id", how="left", maintain_order="left")
+        .join(may_end, on="walk_id", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(complete).then(pl.col(name)).alias(name)
+            for name in ("end_position", "end_rank", "end_life")
+        )
+        .drop("total", "ends")
+    )

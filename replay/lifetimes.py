@@ -1,0 +1,235 @@
+"""Exact evidence: the tree probes' events become lives, by sorting and shifting columns.
+
+An insertion into a tree and the removal of the same anon_vma_chain are one life ``[born, died)``; so
+are a stable_tree_append() and what ends the rmap_item. What was there before the capture began is
+seen when it goes (left-censored, born null); what is there at its end has died null.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+PAGE_SHIFT: Final = 12
+STABLE_FLAG: Final = 0x200
+"""Bit of rmap_item->address: the item is on a stable node (mm/ksm.c)."""
+PAGE_MASK: Final = 0xFFFF_FFFF_FFFF_F000
+BEFORE: Final = -1
+AFTER: Final = (1 << 63) - 1
+
+
+def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Lives of intervals on anon_vma trees, and the versions of the VMAs that they belong to.
+
+    Args:
+        ev_avc: Table ``ev_avc``.
+        ev_syscall: Table ``ev_syscall``; names the call in which a version was made.
+
+    Returns:
+        Two frames. Lives: the columns of table ``avc``, and ``born``, ``died`` (places in the total
+        order; ``BEFORE`` and ``AFTER`` where not seen), ``vm_pgoff``. Versions: the columns of table
+        ``vma``.
+
+    Kernel: mm/interval_tree.c anon_vma_interval_tree_insert()/_remove(), 7.3 anon_rmap_tree_*().
+    """
+    by_avc = pl.col("avc")
+    events = ev_avc.sort("avc", "seq").with_columns(
+        after_insert=pl.col("is_insert").shift(1).over(by_avc),
+        previous=pl.col("seq").shift(1).over(by_avc),
+        next_seq=pl.col("seq").shift(-1).over(by_avc),
+        next_ts=pl.col("ts_ns").shift(-1).over(by_avc),
+    )
+    censored = ~pl.col("is_insert")
+    first = pl.coalesce("anon_pgoff", "vm_pgoff")
+    pages = (pl.col("vm_end") - pl.col("vm_start")) // (1 << PAGE_SHIFT)
+    lives = (
+        events.filter(pl.col("is_insert") | ~pl.col("after_insert").fill_null(False))
+        .with_columns(
+            born_seq=pl.when(~censored).then("seq"),
+            born_ts_ns=pl.when(~censored).then("ts_ns"),
+            died_seq=pl.when(censored).then("seq").otherwise("next_seq"),
+            died_ts_ns=pl.when(censored).then("ts_ns").otherwise("next_ts"),
+            born=pl.when(~censored).then("seq").otherwise(pl.col("previous").fill_null(BEFORE)),
+            first_pgoff=first,
+            last_pgoff=first + pages - 1,
+            evidence=pl.lit("exact"),
+        )
+        .with_columns(died=pl.col("died_seq").fill_null(AFTER))
+        .sort("vma", "born", "died")
+    )
+    reach = pl.col("died").cum_max().shift(1).over("vma")
+    lives = lives.with_columns(
+        version=(reach.is_null() | (pl.col("born") > reach)).cum_sum(),
+        tree_age=pl.col("born").min().over("anon_vma"),
+    )
+    versions = _versions(lives, ev_syscall)
+    numbers = versions.select("version", "vma_id")
+    return lives.join(numbers, on="version", how="left").sort("born", "died", "avc"), versions
+
+
+def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
+    """One row a maximal time in which a VMA is on some tree: its range cannot change meanwhile."""
+    own = pl.col("anon_vma").sort_by("tree_age", "anon_vma").last()
+    versions = (
+        lives.group_by("version")
+        .agg(
+            pl.col("vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "pid").first(),
+            pl.col("born_seq").first(),
+            pl.col("born_ts_ns").first(),
+            pl.col("died_ts_ns").sort_by("died").last(),
+            pl.col("born").min(),
+            own.alias("anon_vma"),
+        )
+        .sort("born", "version")
+        .with_columns(vma_id=pl.int_range(pl.len(), dtype=pl.Int64), evidence=pl.lit("exact"))
+    )
+    calls = ev_syscall.select("pid", "seq", inside=~pl.col("is_exit"), cause_event="name").sort("seq")
+    return (
+        versions.join_asof(calls, left_on="born", right_on="seq", by="pid", check_sortedness=False)
+        .with_columns(
+            cause_event=pl.when(pl.col("inside") & pl.col("born_seq").is_not_null()).then("cause_event")
+        )
+        .sort("vma_id")
+    )
+
+
+def rmap_item_lives(
+    ev_append: pl.DataFrame,
+    ev_item_remove: pl.DataFrame,
+    ev_node_remove: pl.DataFrame,
+    last_of_task: pl.DataFrame,
+) -> pl.DataFrame:
+    """Lives of rmap_items on stable nodes.
+
+    remove_rmap_item_from_tree() takes the item off the hlist under the folio lock, somewhere between
+    its entry and its return; a walk holds that lock. So the death is an interval of places: a walk
+    misses the item only if ``gone`` lies before the walk's end.
+
+    Args:
+        ev_append, ev_item_remove, ev_node_remove: The tables of these names.
+        last_of_task: ``pid``, ``seq`` of every decoded event: where the capture has no returns, a
+            removal is over when its task does the next thing.
+
+    Returns:
+        Columns of table ``rmap_item`` but vm_pgoff; ``born``, ``died`` (entry of the removal),
+        ``gone`` (its return), ``item``: number of the life.
+    """
+    returns = ev_item_remove.filter("is_return").select("pid", "seq", returned="seq").sort("seq")
+    if returns.is_empty():
+        returns = last_of_task.select("pid", "seq", returned="seq").sort("seq")
+    removals = (
+        ev_item_remove.filter(~pl.col("is_return"))
+        .filter((pl.col("address").is_null()) | (pl.col("address") & STABLE_FLAG != 0))
+        .sort("seq")
+        .with_columns(after=pl.col("seq") + 1)
+        .join_asof(
+            returns, left_on="after", right_on="seq", by="pid", strategy="forward", check_sortedness=False
+        )
+        .with_columns(pl.col("returned").fill_null(AFTER))
+    )
+    appends = ev_append.sort("seq")
+    nodes = ev_node_remove.select("stable_node", emptied="seq", emptied_ts="ts_ns").sort("emptied")
+    ends = pl.concat(
+        [
+            removals.select("rmap_item", end="seq", end_ts="ts_ns", gone="returned"),
+            appends.select("rmap_item", end="seq", end_ts="ts_ns", gone="seq"),
+        ]
+    ).sort("end")
+    seen = (
+        appends.with_columns(after=pl.col("seq") + 1)
+        .join_asof(
+            ends,
+            left_on="after",
+            right_on="end",
+            by="rmap_item",
+            strategy="forward",
+            coalesce=False,
+            check_sortedness=False,
+        )
+        .join_asof(
+            nodes,
+            left_on="after",
+            right_on="emptied",
+            by="stable_node",
+            strategy="forward",
+            coalesce=False,
+            check_sortedness=False,
+        )
+        .with_columns(
+            died=pl.min_horizontal("end", "emptied"),
+            gone=pl.min_horizontal("gone", "emptied"),
+            died_ts_ns=pl.min_horizontal("end_ts", "emptied_ts"),
+            born="seq",
+            born_ts_ns="ts_ns",
+        )
+    )
+    known = seen.select("rmap_item", "born", until="died").sort("born")
+    censored = (
+        removals.join_asof(
+            known, left_on="seq", right_on="born", by="rmap_item", coalesce=False, check_sortedness=False
+        )
+        .filter(pl.col("until").is_null() | (pl.col("until") < pl.col("seq")))
+        .select(
+            "rmap_item",
+            "mm",
+            "address",
+            "anon_vma",
+            stable_node="head",
+            born=pl.col("until").fill_null(BEFORE),
+            born_ts_ns=pl.lit(None, pl.Int64),
+            died="seq",
+            died_ts_ns="ts_ns",
+            gone="returned",
+            kpfn=pl.lit(None, pl.UInt64),
+            linear_page_index=pl.lit(None, pl.UInt64),
+        )
+    )
+    columns = [
+        "rmap_item",
+        "stable_node",
+        "mm",
+        "address",
+        "anon_vma",
+        "kpfn",
+        "linear_page_index",
+        "born",
+        "born_ts_ns",
+        "died",
+        "died_ts_ns",
+        "gone",
+    ]
+    return (
+        pl.concat([seen.select(columns), censored.select(columns)])
+        .with_columns(
+            pl.col("address") & PAGE_MASK,
+            pl.col("died", "gone").fill_null(AFTER),
+            evidence=pl.lit("exact"),
+        )
+        .sort("born", "died", "rmap_item")
+        .with_row_index("item")
+        .with_columns(pl.col("item").cast(pl.Int64))
+    )
+
+
+def walk_lives(ev_walk: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Walks: an entry of rmap_walk_ksm() and the next event of the same task there, its return.
+
+    Returns:
+        ``walk_id`` (order of entry), the entry's columns, ``enter``, ``exit`` (places), ``end_ns``;
+        and the number of entries whose return the capture does not have.
+    """
+    events = ev_walk.sort("pid", "seq").with_columns(
+        returns=pl.col("is_return").shift(-1).over("pid"),
+        exit=pl.col("seq").shift(-1).over("pid"),
+        end_ns=pl.col("ts_ns").shift(-1).over("pid"),
+    )
+    entries = events.filter(~pl.col("is_return"))
+    whole = entries.filter(pl.col("returns").fill_null(False))
+    return (
+        whole.sort("seq")
+        .rename({"seq": "enter"})
+        .with_row_index("walk_id")
+        .with_columns(pl.col("walk_id").cast(pl.Int64)),
+        len(entries) - len(whole),
+    )

@@ -1,0 +1,171 @@
+"""Which pages are still mapped: merges, forks, and what unmapped or copied a page since.
+
+A walk's cost does not depend on page tables, its early end does (``done()`` is true when nothing maps
+the folio), and so does what a strategy can miss: a stale rmap_item maps nothing. A merge maps a page
+for sure; a fork copies its parent's mappings; a write fault, munmap, mremap and the madvise calls
+that drop or copy pages end it (kernel.org: mm/memory.c do_wp_page(), mm/madvise.c).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from replay.alive import WaveletMatrix
+from replay.spaces import mm_lives, mm_of, parents, task_spaces
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Int = NDArray[np.int64]
+    UInt = NDArray[np.uint64]
+    Bool = NDArray[np.bool_]
+
+PAGE: Final = 4096
+_WRITE_FAULT: Final = 2
+"""error_code of a fault: PF_WRITE (arch/x86/include/asm/trap_pf.h)."""
+_DROPPING_ADVICE: Final = (4, 9, 13, 23, 24, 25)
+"""MADV_ DONTNEED, REMOVE, UNMERGEABLE, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE (uapi/asm-generic/mman-common.h)."""
+_MAP_FIXED: Final = 0x10
+_PR_SET_MEMORY_MERGE: Final = 67
+_EVERYTHING: Final = (1 << 64) - 1
+
+
+def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.DataFrame:
+    """What ended mappings: ``seq``, ``mm``, ``start``, ``end`` (bytes, end exclusive).
+
+    A call that fails is left out, but mmap(MAP_FIXED) and mremap that did nothing else than fail.
+    """
+    faults = events["ev_fault"].filter(pl.col("error_code") & _WRITE_FAULT != 0)
+    page = pl.col("address") // PAGE * PAGE
+    written = mm_of(faults, spaces).select("seq", "mm", start=page, end=page + PAGE)
+    calls = events["ev_syscall"].sort("pid", "seq")
+    entry = [pl.col(f"arg{n}").shift(1).over("pid") for n in range(5)]
+    done = calls.with_columns(
+        *entry,
+        same=(pl.col("name").shift(1).over("pid") == pl.col("name"))
+        & ~pl.col("is_exit").shift(1).over("pid"),
+    ).filter(pl.col("is_exit") & pl.col("same").fill_null(False) & (pl.col("ret") >= 0))
+    done = mm_of(done, spaces).with_columns(address=pl.col("ret").cast(pl.UInt64))
+    name, flags = pl.col("name"), pl.col("arg3")
+    advice = (name == "madvise") & pl.col("arg2").is_in(_DROPPING_ADVICE)
+    old = done.filter((name.is_in(["munmap", "mremap"])) | advice)
+    moved = done.filter((name == "mremap") & (pl.col("address") != pl.col("arg0")))
+    fixed = done.filter((name == "mmap") & (flags & _MAP_FIXED != 0))
+    unmerged = done.filter(
+        (name == "prctl") & (pl.col("arg0") == _PR_SET_MEMORY_MERGE) & (pl.col("arg1") == 0)
+    )
+    return (
+        pl.concat(
+            [
+                written,
+                old.select("seq", "mm", start="arg0", end=pl.col("arg0") + pl.col("arg1")),
+                moved.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg2")),
+                fixed.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg1")),
+                unmerged.select(
+                    "seq",
+                    "mm",
+                    start=pl.lit(0, pl.UInt64),
+                    end=pl.lit(_EVERYTHING, pl.UInt64),
+                ),
+            ]
+        )
+        .drop_nulls()
+        .sort("mm", "seq")
+    )
+
+
+class Mappings:
+    """Answers, for a column of (mm, address, stable node, instant): does mm map the node's page there?
+
+    Args:
+        events: The ``ev_*`` tables by name.
+        lives: Lives of intervals (``lifetimes.avc_lives``).
+    """
+
+    def __init__(self, events: Mapping[str, pl.DataFrame], lives: pl.DataFrame) -> None:
+        heads = mm_lives(lives)
+        self.spaces = task_spaces(heads, events["ev_avc"], events["ev_task"])
+        self.forks = parents(heads, self.spaces)
+        self.merges = (
+            events["ev_append"]
+            .select("mm", pl.col("address") // PAGE * PAGE, "seq", merged_into="stable_node", merged="seq")
+            .sort("seq")
+        )
+        kills = unmappings(events, self.spaces)
+        self.mms = kills.select(pl.col("mm").unique().sort()).with_row_index("code")
+        code = kills.join(self.mms, on="mm", how="left", maintain_order="left")["code"].to_numpy()
+        seq = kills["seq"].to_numpy()
+        self.span = np.int64(seq.max(initial=0) + 2)
+        self.keys = code.astype(np.int64) * self.span + seq
+        bits = max(len(seq).bit_length(), 1)
+        self.edges: list[tuple[UInt, WaveletMatrix]] = []
+        for name in ("start", "end"):
+            edge = kills[name].to_numpy()
+            order = np.argsort(edge, kind="stable")
+            rank = np.empty(len(edge), np.int64)
+            rank[order] = np.arange(len(edge))
+            self.edges.append((edge[order], WaveletMatrix(rank, bits)))
+
+    def ended(self, mm: pl.Series, address: UInt, after: Int, until: Int) -> Bool:
+        """Whether something ended a mapping of ``address`` in ``mm`` in ``(after, until]``."""
+        code = pl.DataFrame({"mm": mm}).join(self.mms, on="mm", how="left", maintain_order="left")["code"]
+        known = code.is_not_null().to_numpy()
+        base = code.fill_null(0).cast(pl.Int64).to_numpy() * self.span
+        last = self.span - 1
+        left = np.searchsorted(self.keys, base + np.clip(after, -1, last - 1), side="right")
+        right = np.searchsorted(self.keys, base + np.clip(until, -1, last - 1), side="right")
+        right = np.maximum(left, right)
+        (starts, by_start), (ends, by_end) = self.edges
+        begun = by_start.count_below(left, right, np.searchsorted(starts, address, side="right"))
+        over = by_end.count_below(left, right, np.searchsorted(ends, address, side="right"))
+        return known & (begun > over)
+
+    def mapped(self, questions: pl.DataFrame) -> pl.Series:
+        """Whether the page of ``stable_node`` is mapped at ``address`` in ``mm`` at place ``at``.
+
+        Args:
+            questions: ``mm``, ``address``, ``stable_node``, ``at``, one row a question.
+
+        Returns:
+            True: by the last merge there, or by a fork of an mm where it was mapped; False: merged
+            into another node, ended since, or never seen merged.
+        """
+        answer = np.zeros(len(questions), np.bool_)
+        open_questions = questions.with_row_index("number").select(
+            "number", "mm", "address", "stable_node", "at"
+        )
+        while not open_questions.is_empty():
+            rows = (
+                open_questions.sort("at")
+                .join_asof(
+                    self.merges, left_on="at", right_on="seq", by=["mm", "address"], check_sortedness=False
+                )
+                .join_asof(
+                    self.forks.rename({"born": "forked"}),
+                    left_on="at",
+                    right_on="forked",
+                    by="mm",
+                    check_sortedness=False,
+                )
+            )
+            merged = pl.col("merged").fill_null(-2)
+            rows = rows.with_columns(
+                since=pl.max_horizontal(merged, pl.col("forked").fill_null(-2)),
+                by_merge=merged > pl.col("forked").fill_null(-2),
+            )
+            rows = rows.filter(pl.col("since") >= 0)
+            ended = self.ended(
+                rows["mm"], rows["address"].to_numpy(), rows["since"].to_numpy(), rows["at"].to_numpy()
+            )
+            rows = rows.filter(~pl.Series(ended))
+            here = rows.filter(pl.col("by_merge") & (pl.col("merged_into") == pl.col("stable_node")))
+            answer[here["number"].to_numpy()] = True
+            open_questions = rows.filter(~pl.col("by_merge")).select(
+                "number", "address", "stable_node", mm="parent", at=pl.col("forked") - 1
+            )
+        return pl.Series("mapped", answer)

@@ -1,0 +1,60 @@
+"""What the kernel knew of a page when it merged it: the VMA's page offset and the page's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from replay.trees import Trees
+
+
+def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.DataFrame:
+    """``items`` with ``vm_pgoff`` and ``linear_page_index`` of the page at the merge.
+
+    The merge is the last ksm_merge_with_ksm_page event of the rmap_item before its
+    stable_tree_append(), which both tell of one try_to_merge_with_ksm_page(); without such events, the
+    append itself. The VMA is the one of the item's mm on the item's tree that holds its address then.
+    A linear_page_index that the kernel itself stored (7.3) is kept.
+
+    Kernel: mm/ksm.c try_to_merge_with_ksm_page(), include/linux/pagemap.h linear_page_index(),
+    7.3 linear_anon_page_index().
+    """
+    merges = ev_merge.filter(pl.col("err") == 0).select("rmap_item", merged="seq").sort("merged")
+    previous = pl.col("born").shift(1).over("rmap_item", order_by="born").fill_null(-1)
+    timed = (
+        items.with_columns(previous=previous)
+        .sort("born")
+        .join_asof(
+            merges,
+            left_on="born",
+            right_on="merged",
+            by="rmap_item",
+            check_sortedness=False,
+            coalesce=False,
+        )
+        .with_columns(at=pl.when(pl.col("merged") > pl.col("previous")).then("merged").otherwise("born"))
+        .join(trees.codes, on="anon_vma", how="left", maintain_order="left")
+        .join(trees.spaces, on=["tree", "mm"], how="left", maintain_order="left")
+    )
+    asked = timed.filter(pl.col("space").is_not_null() & pl.col("born_ts_ns").is_not_null())
+    question, life = trees.covering(
+        asked["space"].to_numpy(), asked["at"].to_numpy(), asked["address"].to_numpy()
+    )
+    vma = trees.lives[life].select("vm_pgoff", "first_pgoff", "vm_start", "born")
+    found = (
+        pl.concat([asked[question].select("item", "address"), vma], how="horizontal")
+        .sort("item", "born")
+        .unique("item", keep="last", maintain_order=True)
+        .select(
+            "item",
+            "vm_pgoff",
+            computed=pl.col("first_pgoff") + (pl.col("address") - pl.col("vm_start")) // 4096,
+        )
+    )
+    return (
+        items.join(found, on="item", how="left", maintain_order="left")
+        .with_columns(linear_page_index=pl.coalesce("linear_page_index", "computed"))
+        .drop("computed")
+    )

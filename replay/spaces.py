@@ -1,0 +1,142 @@
+"""Which task runs in which address space, and which address space was forked from which.
+
+No probe says it in so many words, the tree probes tell it all the same: a task inserts intervals of
+its own mm; the one exception is fork, where the parent inserts the child's. A fork shows by itself:
+the first interval of a new mm lands on a tree that already holds the same range of another mm
+(kernel/fork.c dup_mmap() -> mm/rmap.c anon_vma_fork()); after execve the first interval has a tree
+of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+CLONE_VM: Final = 0x100
+_THREAD_DEPTH: Final = 16
+"""Generations of threads made by threads that are followed; nobody nests them deeper."""
+
+
+def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
+    """Lives of address spaces: a maximal time in which an mm has an interval on any tree.
+
+    A struct mm_struct is used again after its process has gone, so the pointer alone is no name.
+
+    Args:
+        lives: Lives of intervals (``lifetimes.avc_lives``).
+
+    Returns:
+        ``mm``, ``born``, ``creator`` (the task that inserted the first interval), ``parent``: the mm
+        that it was forked from; null: not forked, or forked before the capture began.
+    """
+    ordered = lives.filter(pl.col("mm").is_not_null()).sort("mm", "born", "died")
+    reach = pl.col("died").cum_max().shift(1).over("mm")
+    heads = ordered.filter(reach.is_null() | (pl.col("born") > reach)).select(
+        "mm", "born", "anon_vma", "vm_start", creator="pid", seen=pl.col("born_seq").is_not_null()
+    )
+    relatives = (
+        heads.filter("seen")
+        .join(
+            lives.select(
+                "anon_vma", "vm_start", relative="mm", since="born", until="died", inserted_by="pid"
+            ),
+            on=["anon_vma", "vm_start"],
+        )
+        .filter(
+            (pl.col("relative") != pl.col("mm"))
+            & (pl.col("since") < pl.col("born"))
+            & (pl.col("until") > pl.col("born"))
+        )
+        .select("mm", "born", "relative", "since")
+    )
+    candidates = relatives.sort("since").group_by("mm", "born").agg(pl.col("relative"))
+    return heads.join(candidates, on=["mm", "born"], how="left").sort("born")
+
+
+def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame) -> pl.DataFrame:
+    """The mm that each task runs in, from when on.
+
+    Args:
+        heads: What ``mm_lives`` returns.
+        ev_avc, ev_task: The tables of these names.
+
+    Returns:
+        ``pid``, ``seq``, ``mm``: from that place on the task runs in that mm. Sorted by ``seq``.
+    """
+    forked = heads.filter(pl.col("relative").is_not_null())
+    inserts = ev_avc.filter("is_insert").sort("seq")
+    foreign = inserts.join_asof(
+        forked.select("mm", "creator", forked="born").sort("forked"),
+        left_on="seq",
+        right_on="forked",
+        by="mm",
+        check_sortedness=False,
+    )
+    own = foreign.filter((pl.col("creator") != pl.col("pid")).fill_null(True)).select("pid", "seq", "mm")
+    kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
+    births = ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null()).sort("seq")
+    born = (
+        births.with_columns(previous=pl.col("seq").shift(1).over("pid").fill_null(-1))
+        .join_asof(
+            forked.select(child_mm="mm", forked="born", pid="creator").sort("forked"),
+            left_on="seq",
+            right_on="forked",
+            by="pid",
+            check_sortedness=False,
+        )
+        .with_columns(copied=(pl.col("forked") > pl.col("previous")).fill_null(False))
+    )
+    shares = (pl.col("clone_flags") & CLONE_VM != 0).fill_null(~pl.col("copied"))
+    children = born.filter(~shares & pl.col("copied")).select(pid="child_pid", seq="seq", mm="child_mm")
+    known = pl.concat([own, children]).sort("seq")
+    threads = born.filter(shares).select("pid", "seq", "child_pid")
+    for _ in range(_THREAD_DEPTH):
+        joined = threads.join_asof(known, on="seq", by="pid", check_sortedness=False)
+        found = joined.filter(pl.col("mm").is_not_null())
+        if found.is_empty():
+            break
+        rows = found.select(pid="child_pid", seq="seq", mm="mm")
+        known = pl.concat([known, rows]).sort("seq")
+        threads = joined.filter(pl.col("mm").is_null()).select("pid", "seq", "child_pid")
+    return known
+
+
+def parents(heads: pl.DataFrame, spaces: pl.DataFrame) -> pl.DataFrame:
+    """The mm that each forked mm was copied from: the creator's own, if a relative of the first interval.
+
+    Returns:
+        ``mm``, ``born`` (place of the fork), ``parent``. Sorted by ``born``.
+    """
+    forked = heads.filter(pl.col("relative").is_not_null()).sort("born")
+    return (
+        forked.join_asof(
+            spaces.select(creator="pid", seq="seq", running="mm").sort("seq"),
+            left_on="born",
+            right_on="seq",
+            by="creator",
+            check_sortedness=False,
+        )
+        .with_columns(
+            parent=pl.when(pl.col("relative").list.contains(pl.col("running")))
+            .then("running")
+            .otherwise(pl.col("relative").list.first())
+        )
+        .select("mm", "born", "parent")
+    )
+
+
+def mm_of(tasks: pl.DataFrame, spaces: pl.DataFrame) -> pl.DataFrame:
+    """``tasks`` (with ``pid`` and ``seq``) and the column ``mm`` that the task ran in; null: not known.
+
+    A task that was there before the capture began runs, until its first event that tells, in the mm
+    that this event tells.
+    """
+    ordered = tasks.sort("seq")
+    first = spaces.group_by("pid").agg(earliest=pl.col("mm").sort_by("seq").first())
+    return (
+        ordered.join_asof(spaces.rename({"mm": "now"}), on="seq", by="pid", check_sortedness=False)
+        .join(first, on="pid", how="left", maintain_order="left")
+        .with_columns(mm=pl.coalesce("now", "earliest"))
+        .drop("now", "earliest")
+    )

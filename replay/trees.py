@@ -1,0 +1,158 @@
+"""The anon_vma interval trees as columns of lives, and the questions that a walk asks of them.
+
+A tree is an anon_vma's; its key is the first page offset, ties in order of insertion (7.3:
+include/linux/interval_tree_generic.h). Every question is asked for a whole column of instants.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from replay.alive import AliveIndex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Int = NDArray[np.int64]
+    UInt = NDArray[np.uint64]
+
+
+class Changes:
+    """When the trees changed.
+
+    Args:
+        tree, instant, ts_ns: Tree, place and time of each insertion and removal.
+    """
+
+    def __init__(self, tree: Int, instant: Int, ts_ns: Int) -> None:
+        self.span = np.int64(instant.max(initial=0) + 2)
+        self.keys = np.sort(tree * self.span + instant)
+        order = np.argsort(instant)
+        self.seqs = instant[order]
+        self.times = ts_ns[order]
+
+    def until(self, tree: Int, instant: Int) -> Int:
+        """Number of changes of trees below ``tree``, and of ``tree`` up to ``instant``: differences count."""
+        return np.searchsorted(self.keys, tree * self.span + np.minimum(instant, self.span - 1), side="right")
+
+    def seq_at(self, ts_ns: Int) -> Int:
+        """Place of the last change of any tree up to a time; -1: there was none."""
+        place = np.searchsorted(self.times, ts_ns, side="right")
+        return np.concatenate((np.array([-1]), self.seqs))[place]
+
+
+class Trees:
+    """All trees of a capture.
+
+    Args:
+        lives: Lives of intervals (``lifetimes.avc_lives``). Lives whose range the capture does not
+            tell are left out; ``unplaceable`` is their number.
+
+    Attributes:
+        lives: The lives used, in order; a *life* below is a row of it.
+        codes: ``anon_vma``, ``tree``: the number of each tree, from 0.
+        spaces: ``tree``, ``mm``, ``space``: the address spaces on each tree, numbered from 0.
+        changes: When the trees changed.
+    """
+
+    def __init__(self, lives: pl.DataFrame) -> None:
+        known = pl.all_horizontal(
+            pl.col("first_pgoff", "last_pgoff", "mm", "vm_start", "vm_end").is_not_null()
+        )
+        self.unplaceable = lives.filter(~known).height
+        codes = lives.select(pl.col("anon_vma").unique().sort()).with_row_index("tree")
+        self.codes = codes.with_columns(pl.col("tree").cast(pl.Int64))
+        placed = lives.filter(known).join(self.codes, on="anon_vma", how="left", maintain_order="left")
+        spaces = placed.select("tree", "mm").unique().sort("tree", "mm").with_row_index("space")
+        self.spaces = spaces.with_columns(pl.col("space").cast(pl.Int64))
+        self.lives = placed.join(self.spaces, on=["tree", "mm"], how="left", maintain_order="left")
+        column = {name: self.lives[name].to_numpy() for name in ("tree", "space", "born", "died")}
+        self.start = self.lives["vm_start"].to_numpy()
+        self.end = self.lives["vm_end"].to_numpy()
+        self.first = self.lives["first_pgoff"].to_numpy()
+        self.last = self.lives["last_pgoff"].to_numpy()
+        life = (column["born"], column["died"])
+        self.by_first = AliveIndex(column["tree"], self.first, *life, len(self.codes))
+        self.by_last = AliveIndex(column["tree"], self.last, *life, len(self.codes))
+        self.by_start = AliveIndex(column["space"], self.start, *life, len(self.spaces))
+
+        seen = pl.concat(
+            self.lives.select("tree", seq=f"{end}_seq", ts_ns=f"{end}_ts_ns") for end in ("born", "died")
+        ).drop_nulls()
+        self.changes = Changes(*(seen[name].to_numpy() for name in ("tree", "seq", "ts_ns")))
+
+    def overlapping(self, tree: Int, instant: Int, first: UInt, last: UInt) -> Int:
+        """Number of intervals on ``tree`` at ``instant`` that overlap ``[first, last]``, both inclusive.
+
+        This is the number of iterations of anon_vma_interval_tree_foreach() over that range.
+        """
+        up_to = self.by_first.alive_below(tree, instant, self.by_first.ranks_through(tree, last))
+        before = self.by_last.alive_below(tree, instant, self.by_last.ranks_below(tree, first))
+        return up_to - before
+
+    def everything(self, tree: Int, instant: Int) -> Int:
+        """Number of intervals on ``tree`` at ``instant``: the iterations over ``[0, ULONG_MAX]``."""
+        return self.by_first.alive(tree, instant)
+
+    def places(self, tree: Int, instant: Int, life: Int) -> Int:
+        """Place, from 1, of ``life`` among all intervals on ``tree`` at ``instant``, in tree order."""
+        return self.by_first.alive_below(tree, instant, self.by_first.rank[life]) + 1
+
+    def covering(self, space: Int, instant: Int, address: UInt) -> tuple[Int, Int]:
+        """The lives of ``space`` alive at ``instant`` whose VMA holds ``address``.
+
+        VMAs of one address space do not overlap, save for one moment: __split_vma() inserts the new
+        VMA before it shrinks the old one around it. So at most the two nearest starts can hold it.
+
+        Returns:
+            Two columns as long as there are answers: number of the question, life.
+        """
+        index = self.by_start
+        starts_below = index.alive_below(space, instant, index.ranks_through(space, address))
+        questions: list[Int] = []
+        lives: list[Int] = []
+        for back in (2, 1):
+            question = np.flatnonzero(starts_below >= back)
+            life = index.nth_alive(space[question], instant[question], starts_below[question] - back)
+            holds = address[question] < self.end[life]
+            questions.append(question[holds])
+            lives.append(life[holds])
+        question, life = np.concatenate(questions), np.concatenate(lives)
+        order = np.lexsort((life, question))
+        return question[order], life[order]
+
+    def place_in_range(self, tree: Int, instant: Int, life: Int, first: UInt, last: UInt) -> Int:
+        """Place, from 1, of ``life`` among the intervals that overlap ``[first, last]``, in tree order.
+
+        Over the whole tree it is its place on the tree. Else each address space of the tree is asked for
+        the intervals that overlap, nearest start first: few, since those of one address space overlap
+        only after a move.
+        """
+        everything = (first == 0) & (last == np.iinfo(np.uint64).max)
+        place = np.empty(len(tree), np.int64)
+        place[everything] = self.places(tree[everything], instant[everything], life[everything])
+        rest = np.flatnonzero(~everything)
+        if not len(rest):
+            return place
+        codes = self.lives["space"].to_numpy()
+        span = (self.lives["born"].to_numpy(), self.lives["died"].to_numpy())
+        by_first = AliveIndex(codes, self.first, *span, len(self.spaces))
+        by_last = AliveIndex(codes, self.last, *span, len(self.spaces))
+        rows = pl.DataFrame({"row": rest, "tree": tree[rest]}).join(self.spaces, on="tree")
+        row, space = rows["row"].to_numpy(), rows["space"].to_numpy()
+        at = instant[row]
+        below = by_first.alive_below(space, at, by_first.ranks_through(space, last[row]))
+        wanted = below - by_last.alive_below(space, at, by_last.ranks_below(space, first[row]))
+        place[rest] = 0
+        own = self.by_first.rank
+        while len(row := row[wanted > 0]):
+            keep = wanted > 0
+            space, at, below, wanted = space[keep], at[keep], below[keep] - 1, wanted[keep]
+            near = by_first.nth_alive(space, at, below)
+            overlaps = self.last[near] >= first[row]
+            wanted = wanted - overlaps
+            np.add.at(place, row, overlaps & (own[near] <= own[life[row]]))
+        return place

@@ -1,0 +1,274 @@
+"""Replay of the walks under every strategy, by counting.
+
+For each loop and strategy: the iterations are the intervals on the tree that overlap the range
+(``trees``), of these the ones whose VMA does not hold the address are ``skip_addr_out_of_range``,
+the ones of the wrong mm for the pass ``skip_mm_mismatch``, the rest rmap_one calls. A walk is cut at
+the call that completes the mappings (``ends``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from replay import ends, steps
+from replay.strategies import BUILTIN, lookups
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replay.mappings import Mappings
+    from replay.strategies import Strategy
+    from replay.trees import Trees
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Result of ``replay_walks``.
+
+    Attributes:
+        loop: One row a loop and strategy; columns of table ``loop`` and ``position``, ``assumed``.
+        walk: One row a walk and strategy; columns of table ``walk`` and ``found``.
+        miss: Table ``miss``.
+        pages: ``ends.mapped_pages``.
+        assumed_loops: Loops whose instant had to be assumed while their tree changed.
+        stray_hits: Page-table events of a walk that none of its loops can have made.
+    """
+
+    loop: pl.DataFrame
+    walk: pl.DataFrame
+    miss: pl.DataFrame
+    pages: pl.DataFrame
+    assumed_loops: int
+    stray_hits: int
+
+
+def replay_walks(
+    walks: pl.DataFrame,
+    items: pl.DataFrame,
+    ev_migration_pte: pl.DataFrame,
+    trees: Trees,
+    mappings: Mappings,
+    strategies: Sequence[Strategy],
+) -> Replayed:
+    """Replay every walk under every strategy.
+
+    Args:
+        walks: ``lifetimes.walk_lives``.
+        items: ``merge.at_merge``.
+        ev_migration_pte: The table of this name.
+        trees, mappings: State.
+        strategies: In the order of the results.
+    """
+    asked = steps.expand(walks, items, trees)
+    found = steps.hits(walks, asked, ev_migration_pte, trees, mappings)
+    met = steps.visits(asked, trees, "enter")
+    verdict = ends.completed(walks, found)
+    always = _in_range(met.filter("call"), lookups(items, list(BUILTIN.values())), trees)
+    always = always.group_by("walk_id", "position", "life").agg(always=pl.len() == len(BUILTIN))
+    calls = met.filter("call").join(
+        always, on=["walk_id", "position", "life"], how="left", maintain_order="left"
+    )
+    pages = ends.mapped_pages(
+        walks, items, calls.with_columns(pl.col("always").fill_null(False)), found, verdict, trees, mappings
+    )
+    ended = _ended_at_last_hit(walks, pages, verdict)
+    asked = steps.instants(asked, found, walks, ended, trees)
+    if not (asked["instant"] == asked["enter"]).all():
+        met = steps.visits(asked, trees, "instant")
+    looked = lookups(items, strategies)
+    inside = _in_range(met, looked, trees)
+    stops = ends.endings(inside.filter("call"), pages, walks)
+    loop = _loops(asked, looked, inside, stops, trees)
+    full = _in_range(met.filter("call"), lookups(items, [BUILTIN["full"]]), trees)
+    missed = _missed(full, inside.filter("call"), asked, looked, pages, trees)
+    walk = _walks(walks, loop, stops, missed, strategies)
+    return Replayed(
+        loop=loop,
+        walk=walk,
+        miss=missed,
+        pages=pages,
+        assumed_loops=int(asked["assumed"].sum()),
+        stray_hits=found["position"].null_count(),
+    )
+
+
+def _ended_at_last_hit(walks: pl.DataFrame, pages: pl.DataFrame, verdict: pl.DataFrame) -> pl.Series:
+    """Whether the kernel's own walk ended at its last hit: one row a walk, by walk_id."""
+    totals = pages.group_by("walk_id").agg(total=pl.len().cast(pl.Int64))
+    return (
+        walks.select("walk_id", "rmap_one")
+        .join(verdict, on="walk_id", how="left", maintain_order="left")
+        .join(totals, on="walk_id", how="left", maintain_order="left")
+        .select(
+            ((pl.col("rmap_one") == steps.SETS) & (pl.col("hits") > 0) & (pl.col("total") <= pl.col("hits")))
+            .fill_null(False)
+            .alias("ended")
+        )["ended"]
+    )
+
+
+def _in_range(met: pl.DataFrame, looked: pl.DataFrame, trees: Trees) -> pl.DataFrame:
+    """``met`` once for each strategy whose range for the item overlaps the interval visited."""
+    spans = trees.lives[met["life"].to_numpy()].select(first="first_pgoff", last="last_pgoff")
+    return (
+        pl.concat([met, spans], how="horizontal")
+        .join(looked, on="item")
+        .filter((pl.col("first") <= pl.col("last_pgoff")) & (pl.col("last") >= pl.col("first_pgoff")))
+        .drop("first", "last")
+    )
+
+
+def _loops(
+    asked: pl.DataFrame, looked: pl.DataFrame, inside: pl.DataFrame, stops: pl.DataFrame, trees: Trees
+) -> pl.DataFrame:
+    """Counts of every loop that a strategy makes."""
+    key = ["number", "walk_id"]
+    stops = stops.select(*key, "end_position", "end_rank", "end_life")
+    loops = (
+        asked.join(looked, on="item", maintain_order="left")
+        .join(stops, on=key, how="left", maintain_order="left")
+        .filter((pl.col("position") <= pl.col("end_position")).fill_null(True))
+        .with_columns(ended_early=(pl.col("position") == pl.col("end_position")).fill_null(False))
+    )
+    visited = (
+        inside.join(stops, on=key, how="left", maintain_order="left")
+        .filter(
+            ~(
+                (pl.col("position") == pl.col("end_position")) & (pl.col("rank") > pl.col("end_rank"))
+            ).fill_null(False)
+        )
+        .group_by("number", "walk_id", "position")
+        .agg(holding=pl.len().cast(pl.Int64), rmap_one_calls=pl.col("call").sum().cast(pl.Int64))
+    )
+    loops = loops.join(visited, on=["number", "walk_id", "position"], how="left", maintain_order="left")
+    iterations = pl.Series("iterations", _iterations(loops, trees))
+    known = pl.col("first_pgoff").is_not_null() & pl.col("tree").is_not_null()
+    holding, called = pl.col("holding").fill_null(0), pl.col("rmap_one_calls").fill_null(0)
+    return (
+        loops.with_columns(iterations)
+        .with_columns(
+            iterations=pl.when(known).then("iterations"),
+            skip_addr_out_of_range=pl.when(known).then(pl.col("iterations") - holding),
+            skip_mm_mismatch=pl.when(known).then(holding - called),
+            rmap_one_calls=pl.when(known).then(called),
+        )
+        .drop("holding", "end_position", "end_rank", "end_life")
+        .sort("walk_id", "number", "position")
+    )
+
+
+def _iterations(loops: pl.DataFrame, trees: Trees) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Iterations of each loop: equal questions (same tree, unchanged meanwhile, same range) are asked once."""
+    tree = loops["tree"].fill_null(0).to_numpy()
+    instant = loops["instant"].to_numpy()
+    questions = pl.DataFrame(
+        {
+            "tree": tree,
+            "version": trees.changes.until(tree, instant),
+            "first": loops["first_pgoff"].fill_null(0),
+            "last": loops["last_pgoff"].fill_null(0),
+            "instant": instant,
+        }
+    ).with_row_index("row")
+    same = ["tree", "version", "first", "last"]
+    distinct = questions.unique(same, maintain_order=True).with_row_index("question")
+    column = {name: distinct[name].to_numpy() for name in ("tree", "instant", "first", "last")}
+    everything = (column["first"] == 0) & (column["last"] == np.iinfo(np.uint64).max)
+    counts = np.zeros(len(distinct), np.int64)
+    for chosen, count in ((everything, trees.everything), (~everything, None)):
+        some = [column[name][chosen] for name in ("tree", "instant", "first", "last")]
+        counts[chosen] = count(some[0], some[1]) if count is not None else trees.overlapping(*some)
+    number = questions.join(distinct.select(*same, "question"), on=same, how="left", maintain_order="left")
+    iterations = counts[number["question"].to_numpy()]
+    cut = np.flatnonzero(loops["ended_early"].to_numpy() & (iterations > 1))
+    ending = loops[cut]
+    iterations[cut] = trees.place_in_range(
+        ending["tree"].to_numpy(),
+        ending["instant"].to_numpy(),
+        ending["end_life"].to_numpy(),
+        ending["first_pgoff"].to_numpy(),
+        ending["last_pgoff"].to_numpy(),
+    )
+    return iterations
+
+
+def _missed(
+    full: pl.DataFrame,
+    inside: pl.DataFrame,
+    asked: pl.DataFrame,
+    looked: pl.DataFrame,
+    pages: pl.DataFrame,
+    trees: Trees,
+) -> pl.DataFrame:
+    """Mappings that a walk over the whole tree meets and the strategy does not.
+
+    Where a range is not known, nothing is said to be missed.
+    """
+    page = ["walk_id", "vma_mm", "address"]
+    listed = pages.select("walk_id", "address", vma_mm="mm")
+    met = (
+        full.sort("walk_id", "position", "rank")
+        .unique(page, keep="first", maintain_order=True)
+        .join(listed, on=page, how="semi", maintain_order="left")
+        .select(*page, "rmap_item", "item", "life")
+    )
+    unknown = (
+        asked.select("walk_id", "item", "address")
+        .unique()
+        .join(looked.filter(pl.col("first_pgoff").is_null()), on="item")
+        .select("number", "walk_id", "address")
+    )
+    names = looked.select("number", "strategy").unique()
+    missed = (
+        met.join(names, how="cross")
+        .join(inside.select("number", *page), on=["number", *page], how="anti")
+        .join(unknown, on=["number", "walk_id", "address"], how="anti")
+    )
+    vma = trees.lives[missed["life"].to_numpy()].select("vm_start", "vm_end")
+    return pl.concat([missed, vma], how="horizontal").sort("walk_id", "number", "vma_mm", "address")
+
+
+def _walks(
+    walks: pl.DataFrame,
+    loop: pl.DataFrame,
+    stops: pl.DataFrame,
+    missed: pl.DataFrame,
+    strategies: Sequence[Strategy],
+) -> pl.DataFrame:
+    """Sums and maxima of the loops; null where one of them is not known."""
+    key = ["walk_id", "number"]
+    names = pl.DataFrame(
+        {
+            "number": pl.Series(range(len(strategies)), dtype=pl.Int32),
+            "strategy": [strategy.name for strategy in strategies],
+        }
+    )
+    counts = ("iterations", "skip_addr_out_of_range", "skip_mm_mismatch", "rmap_one_calls")
+    whole = [pl.col(name).is_not_null().all().alias(f"{name}_known") for name in counts]
+    sums = loop.group_by(key).agg(
+        *whole,
+        loops=pl.len().cast(pl.Int64),
+        iterations_total=pl.col("iterations").sum(),
+        iterations_max=pl.col("iterations").max(),
+        skip_addr_out_of_range_max=pl.col("skip_addr_out_of_range").max(),
+        skip_mm_mismatch_max=pl.col("skip_mm_mismatch").max(),
+        rmap_one_calls=pl.col("rmap_one_calls").sum(),
+    )
+    shortfall = missed.group_by(key).agg(mappings_missed=pl.len().cast(pl.Int64))
+    rows = (
+        walks.join(names, how="cross")
+        .join(sums, on=key, how="left", maintain_order="left")
+        .join(shortfall, on=key, how="left", maintain_order="left")
+        .join(stops.select(*key, "found"), on=key, how="left", maintain_order="left")
+    )
+    zero = ("loops", "iterations_total", "rmap_one_calls", "mappings_missed", "found")
+    rows = rows.with_columns(pl.col(name).fill_null(0) for name in zero)
+    source = {"iterations": "iterations_total", "rmap_one_calls": "rmap_one_calls"}
+    return rows.with_columns(
+        pl.when(pl.col(f"{count}_known").fill_null(True)).then(pl.col(name)).alias(name)
+        for count, name in source.items()
+    ).sort("walk_id", "number")
