@@ -203,10 +203,11 @@ def measures(facts: Facts) -> list[str]:
         "Time_ms to Skip_mm_mismatch: maxima, each over all inner loops; Time_ms of the longest loop.",
         "found, missed: mappings, summed over the walks. -: not known.",
     ]
-    if any(row["time_ms_max"] is not None and row["strategy"] != OBSERVED for row in facts.rows):
-        sentences.append(
-            "Time_ms is measured in row observed; in the others it is fitted to this capture's walks."
-        )
+    timed = {row["strategy"] for row in facts.rows if row["time_ms_max"] is not None}
+    if OBSERVED in timed:
+        sentences.append("Time_ms of row observed is measured.")
+    if timed - {OBSERVED}:
+        sentences.append("Time_ms of a strategy is a fit to the durations of this capture's walks.")
     return sentences
 
 

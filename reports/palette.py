@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers tell apart (Okabe and Ito, 2008), on white and on black paper.
+"""Colours that colour-blind readers tell apart (Okabe and Ito, 2008; their yellow is too pale on white).
 
 No figure relies on colour alone: strategies have a row of their own, lines have a dash of their own.
 """
@@ -12,7 +12,7 @@ from reports.facts import OBSERVED
 INK: Final = "ink"
 """Stands for the colour of text, which the page knows: dark on light paper, light on dark paper."""
 
-OKABE_ITO: Final = ("#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9", "#F0E442")
+OKABE_ITO: Final = ("#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
 
 _STRATEGIES: Final = {
     OBSERVED: INK,

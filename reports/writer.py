@@ -67,7 +67,7 @@ def write_reports(tables: Mapping[str, pa.Table], out: Path, *, force: bool = Fa
     except OSError as error:
         raise OutputError(
             f"cannot write the report: {error.strerror or error}",
-            path=error.filename or out,
+            path=out,
             hint="free some space or give another folder with -o",
         ) from error
     finally:

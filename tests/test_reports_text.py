@@ -65,6 +65,7 @@ def test_text_says_where_the_numbers_come_from_and_what_limits_them() -> None:
         "kernel  6.12.107+deb13-amd64, x86_64, 2 cpus, host vm1, own strategy",
         "events  5.000 s, 123,456 events, 45,678 decoded, 0 lost",
         "walks   16 of rmap_walk_ksm(), 64 inner loops",
+        "Time_ms of row observed is measured.",
         "replayed: computed from the recorded changes of the interval trees.",
         "  vm_pgoff: 30 by mprotect",
         "  warning: lost_events (12, cpu 0-1): Trees may lack changes.",
@@ -209,3 +210,11 @@ def test_json_refuses_numbers_that_are_none() -> None:
     }
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_summary(tables)
+
+
+def test_times_are_only_explained_where_there_are_times() -> None:
+    rows = [summary_row("full", None, 1, 0, 0, 1, 1, 0), summary_row("linear", None, 1, 0, 0, 1, 1, 0)]
+    assert "is a fit to the durations" in render_markdown(sample_tables())
+    untimed = render_markdown(sample_tables() | {"summary": table("summary", rows)})
+    assert "is a fit" not in untimed
+    assert "is measured" not in untimed
