@@ -90,7 +90,8 @@ def missed(miss: pa.Table, facts: Facts) -> Grid:
 def longest_walks(walk: pa.Table, facts: Facts) -> Grid:
     """The walks with most iterations: as the kernel counted, else under its own strategy, else the first."""
     names = [OBSERVED, facts.capture["native_strategy"], "full", *facts.strategies]
-    strategy = next((name for name in names if name in facts.strategies), None)
+    present = set(walk["strategy"].unique().to_pylist())
+    strategy = next((name for name in names if name in present), None)
     if strategy is None:
         return grid("walk:n", [])
     chosen = (

@@ -218,3 +218,19 @@ def test_times_are_only_explained_where_there_are_times() -> None:
     untimed = render_markdown(sample_tables() | {"summary": table("summary", rows)})
     assert "is a fit" not in untimed
     assert "is measured" not in untimed
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (("observed", "full", "linear"), "The 10 walks with most iterations in row observed."),
+        (("full", "linear"), "The 10 walks with most iterations in row full."),
+        (("linear",), "The 10 walks with most iterations in row linear."),
+        ((), "The capture holds no walk."),
+    ],
+)
+def test_longest_walks_come_from_the_best_row_there_is(rows: tuple[str, ...], told: str) -> None:
+    tables = sample_tables()
+    walks = [row for row in tables["walk"].to_pylist() if row["strategy"] in rows]
+    page = render_page(tables | {"walk": table("walk", walks)})
+    assert told in page
