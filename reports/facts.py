@@ -57,12 +57,12 @@ class MissCause:
 
 @dataclass(frozen=True)
 class Note:
-    """Rows of table ``quality`` that say the same.
+    """Rows of table ``quality`` whose sentences are the same, or differ only in their numbers.
 
     Attributes:
         severity: ``error``, ``warning`` or ``info``.
         kind: What it is, as in the table.
-        effect: What it does to the results.
+        effect: What it does to the results; the first row's sentence, and that there are others.
         rows: Number of rows.
         cpus: The CPUs, ascending; empty: no row is about one CPU.
         count: Sum of the rows' counts; None: at least one row does not know its count.
@@ -231,7 +231,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def _miss_causes(miss: pa.Table) -> list[MissCause]:
     counted = (
-        _frame(miss, "strategy", "cause_event")
+        pl.DataFrame(miss.select(["strategy", "cause_event"]))
         .group_by("strategy", "cause_event")
         .len("mappings")
         .sort(["mappings", "strategy", "cause_event"], descending=[True, False, False])
@@ -240,20 +240,21 @@ def _miss_causes(miss: pa.Table) -> list[MissCause]:
 
 
 def _notes(quality: pa.Table) -> list[Note]:
-    frame = _frame(quality, *quality.column_names)
-    grouped = frame.group_by("severity", "kind", "effect", maintain_order=True).agg(
+    frame = pl.DataFrame(quality).with_columns(alike=pl.col("effect").str.replace_all(r"\d+", "#"))
+    grouped = frame.group_by("severity", "kind", "alike", maintain_order=True).agg(
+        effect=pl.when(pl.col("effect").n_unique() == 1)
+        .then(pl.col("effect").first())
+        .otherwise(pl.format("{} (first of {} such rows)", pl.col("effect").first(), pl.len())),
         rows=pl.len(),
         cpus=pl.col("cpu").drop_nulls().unique().sort(),
         count=pl.when(pl.col("count").is_null().any()).then(None).otherwise(pl.col("count").sum()),
         start_ns=pl.when(pl.col("start_ns").is_not_null().all()).then(pl.col("start_ns").min()),
         end_ns=pl.when(pl.col("end_ns").is_not_null().all()).then(pl.col("end_ns").max()),
     )
-    notes = [Note(**{**row, "cpus": tuple(row["cpus"])}) for row in grouped.iter_rows(named=True)]
+    notes = [
+        Note(**{**row, "cpus": tuple(row["cpus"])}) for row in grouped.drop("alike").iter_rows(named=True)
+    ]
     return sorted(notes, key=lambda note: SEVERITIES.index(note.severity))
-
-
-def _frame(table: pa.Table, *columns: str) -> pl.DataFrame:
-    return pl.DataFrame(table.select(list(columns)))
 
 
 def _number(value: int) -> str:

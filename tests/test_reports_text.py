@@ -193,6 +193,16 @@ def test_quality_rows_that_say_the_same_are_counted_together_but_never_guessed()
     assert lost["count"] is None
 
 
+def test_quality_rows_that_differ_in_numbers_take_one_line() -> None:
+    rows = [
+        QUALITY[1] | {"cpu": 1, "count": n, "effect": f"{n} events of cpu 1 were lost."} for n in range(3, 9)
+    ]
+    text = render_text(sample_tables() | {"quality": table("quality", rows)})
+    line = "warning: lost_events (33, cpu 1): 3 events of cpu 1 were lost. (first of 6 such rows)"
+    assert line in text.replace("\n    ", " ")
+    assert text.count("were lost") == 1
+
+
 def test_events_lost_without_a_number_are_not_zero() -> None:
     text = render_text(sample_tables(capture={"events_lost": None}))
     assert "events lost, how many is not known" in text.replace("\n        ", " ")
