@@ -7,46 +7,28 @@ brings their columns into the types of the schema. One call decodes everything i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captures.roles import ROLES, SYSCALLS, From, Role
+from captures.matching import COMMON, Match, column_name, find_roles, is_number
+from captures.roles import SYSCALLS
 from schemas import TABLES
-from schemas.errors import MissingEventsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from captures.eventfmt import EventFormat
     from captures.info import Capture
+    from captures.roles import From
 
     Values: TypeAlias = pa.Array[Any]
 
-COMMON: Final = ("seq", "ts_ns", "cpu", "pid")
 EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
 
-# What perf probe, kprobe_events and fprobe events put around the function's name.
-_DECORATION: Final = re.compile(r"^(?:[pr]_)?(?P<function>\w+?)(?:__(?:entry|exit|return))?(?:_\d+)?$")
 _SYMBOL: Final = re.compile(r"^[^+\s]*")
-
-
-@dataclass(frozen=True)
-class Match:
-    """An event of the capture that has a role.
-
-    Attributes:
-        name: ``system:name``.
-        role: The role.
-        sources: For each column, the raw field that it comes from.
-    """
-
-    name: str
-    role: Role
-    sources: dict[str, From]
 
 
 def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> dict[str, pa.Table]:
@@ -77,70 +59,13 @@ def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> di
     return {name: _united(name, tables) for name, tables in parts.items()}
 
 
-def find_roles(capture: Capture) -> list[Match]:
-    """The events of a capture that have a role, whether or not they occur.
-
-    Raises:
-        MissingEventsError: An event lacks a field that its role cannot do without, and occurs in the capture.
-    """
-    by_name = {name: role for role in ROLES for name in role.tracepoints}
-    by_function = {(function, role.is_return): role for role in ROLES for function in role.functions}
-    by_alias = {(alias, role.is_return): role for role in ROLES for alias in role.aliases}
-    found = []
-    for name, event in capture.formats.items():
-        role = by_name.get(name)
-        if role is None and b"field:unsigned long __probe_" in event.text:
-            is_return = "__probe_ret_ip" in event.fields
-            role = by_alias.get((event.name, is_return))
-            if role is None and (decorated := _DECORATION.match(event.name)):
-                role = by_function.get((decorated["function"], is_return))
-        if role is not None:
-            sources = _sources(capture, event, role)
-            if sources is not None:
-                found.append(Match(name, role, sources))
-    return found
-
-
-def _sources(capture: Capture, event: EventFormat, role: Role) -> dict[str, From] | None:
-    """The raw field of each column, None: essential ones are missing, but the event does not occur."""
-    columns = TABLES[role.table].columns[len(COMMON) :]
-    wanted = (
-        role.columns
-        if role.columns or role.constants
-        else {each.name: From((each.name,)) for each in columns}
-    )
-    names = {f"{name}_" if name in COMMON else name for name in event.fields}
-    sources = {}
-    for column, source in wanted.items():
-        lower = next((name for name in source.names if name in names), None)
-        upper = next((name for name in source.upper if name in names), None)
-        if lower is not None and (upper is not None) == bool(source.upper):
-            sources[column] = From((lower,), source.rule, () if upper is None else (upper,))
-    needed = [each.name for each in columns if each.null is None and each.name not in role.constants]
-    lacking = [name for name in needed if name not in sources]
-    if not lacking:
-        return sources
-    full_name = f"{event.system}:{event.name}"
-    if full_name not in capture.event_counts():
-        return None
-    names_of = wanted[lacking[0]].names if lacking[0] in wanted else (lacking[0],)
-    raise MissingEventsError(
-        f"the event {full_name} lacks the field {lacking[0]}",
-        path=capture.path,
-        expected=f"a field {' or '.join(names_of)}",
-        found=f"fields {', '.join(event.fields)}",
-        hint=f"record it again with that field; `replay schema {role.table}` lists what is needed",
-    )
-
-
 def _one_for_each_role(matches: list[Match], raw: dict[str, pa.Table]) -> list[Match]:
     """Where two probes are on one function, the one that occurs and tells most: both would count double."""
     best: dict[tuple[Any, ...], Match] = {}
     for match in matches:
-        key = (match.role.table, tuple(match.role.constants.items()))
-        rival = best.get(key)
+        rival = best.get(match.key)
         if rival is None or _value(match, raw) > _value(rival, raw):
-            best[key] = match
+            best[match.key] = match
     return list(best.values())
 
 
@@ -228,17 +153,18 @@ def _syscall(event: EventFormat, raw: pa.Table) -> pa.Table:
     columns["name"] = pa.repeat(pa.scalar(call), raw.num_rows)
     by_place = sorted(event.fields.values(), key=lambda each: each.offset)
     arguments = [each.name for each in by_place if not each.is_dynamic and each.name != "__syscall_nr"]
-    for number in range(6):
-        if way == "enter" and number < len(arguments):
-            name = f"{arguments[number]}_" if arguments[number] in COMMON else arguments[number]
-            columns[f"arg{number}"] = pa.array(_integers(_flat(raw[name]), np.uint64))
-        else:
-            columns[f"arg{number}"] = pa.nulls(raw.num_rows, pa.uint64())
-    columns["ret"] = (
-        pa.array(_integers(_flat(raw["ret"]), np.int64))
-        if way == "exit"
-        else pa.nulls(raw.num_rows, pa.int64())
+    sources = dict(
+        zip((f"arg{number}" for number in range(6)), arguments if way == "enter" else [], strict=False)
     )
+    if way == "exit":
+        sources["ret"] = "ret"
+    for column in table.columns[len(columns) :]:
+        field = sources.get(column.name)
+        if field is None or field not in event.fields or not is_number(event, field):
+            columns[column.name] = pa.nulls(raw.num_rows, column.type)
+        else:
+            values = _flat(raw[column_name(field)])
+            columns[column.name] = pa.array(_integers(values, column.type.to_pandas_dtype()))
     return pa.table(columns, schema=table.arrow)
 
 

@@ -104,8 +104,8 @@ class EventFormat:
         if len(matches) > MAX_FIELDS:
             raise self._corrupt(f"at most {MAX_FIELDS} fields", f"{len(matches)} fields")
         fields = [self._field(match) for match in matches]
-        # An array at the end of an ftrace event is as long as the record: kernel_stack says caller[8] and holds
-        # as many entries as the stack is deep.
+        # An array at the end of an ftrace event is as long as its record: kernel_stack says caller[8] and
+        # holds as many entries as the stack is deep.
         if self.system == "ftrace" and fields and fields[-1].length is not None:
             fields[-1] = replace(fields[-1], size=0)
         return tuple(fields)

@@ -16,7 +16,7 @@ from schemas.errors import CorruptError
 if TYPE_CHECKING:
     from captures.cursor import ByteOrder
 
-_FIELD: Final = re.compile(rb"\bfield:[^;]{1,64}?\s(\w+);\s*offset:(\d{1,6});\s*size:(\d{1,6});")
+_FIELD: Final = re.compile(rb"\bfield:[^;]{1,64}?\s(\w+);\s*offset:(\d{1,9});\s*size:(\d{1,9});")
 _BITS: Final = re.compile(rb"\b(type_len|time_delta)\s*:\s*(\d{1,3}) bits")
 
 

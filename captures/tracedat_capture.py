@@ -195,7 +195,9 @@ class TraceDatCapture:
         table = open_table(self._container, section, compressed, name)
         size = table.remaining
         if self._container.version == 7:
-            size = table.u64(f"the size of {name}") if number == c.CMDLINES else table.u32(f"the size of {name}")
+            size = (
+                table.u64(f"the size of {name}") if number == c.CMDLINES else table.u32(f"the size of {name}")
+            )
         return bytes(table.take(size, name))
 
     def _scanned(self) -> Scan:

@@ -1,7 +1,7 @@
 """Every record of real captures, event for event and field for field, against trace-cmd's own reader.
 
 ``trace-cmd report -R -t`` prints raw values and nanoseconds. The captures are described in
-``tests/data/tracedat/README.md``. Debian 12's trace-cmd cannot open a zlib file: see test_tracedat_samples.py.
+``tests/data/tracedat/README.md``. Debian 12's trace-cmd cannot open zlib files: see test_tracedat_samples.py.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ LINE = re.compile(
     r"(?P<name>\S+):\s*(?P<fields>.*)$"
 )
 # Fields that trace-cmd prints as a symbol, from a list that the fixtures do not hold whole.
-PRINTED_AS_SYMBOL = {("print", "ip"), ("function", "ip"), ("function", "parent_ip"), ("ksm_rmap_walk", "rmap_one")}
+PRINTED_AS_SYMBOL = {
+    ("print", "ip"),
+    ("function", "ip"),
+    ("function", "parent_ip"),
+    ("ksm_rmap_walk", "rmap_one"),
+}
 
 
 def unpacked(path: Path, tmp_path: Path) -> Path:
@@ -134,7 +139,9 @@ def says(value: Any, text: str) -> bool:
     """Whether ``text``, as trace-cmd prints it, is ``value``."""
     if isinstance(value, str):
         return value.rstrip() == text
-    if isinstance(value, bytes):  # trace-cmd prints as many bytes as the format says, beyond the record's end too
+    if isinstance(
+        value, bytes
+    ):  # trace-cmd prints as many bytes as the format says, beyond the record's end too
         printed = bytes.fromhex(re.sub(r"^ARRAY\[|\]$|,", "", text))
         return printed.startswith(value) or value.startswith(printed)
     if isinstance(value, bool):
@@ -143,5 +150,5 @@ def says(value: Any, text: str) -> bool:
         bits = (value, value & 0xFFFFFFFF, value & (1 << 64) - 1)
         if text.startswith("0x"):
             return int(text, 16) in bits
-        return text.lstrip("-").isdecimal() and int(text) in bits or f"{value:x}" == text
+        return (text.lstrip("-").isdecimal() and int(text) in bits) or f"{value:x}" == text
     raise AssertionError(f"no rule to compare {value!r} with {text!r}")

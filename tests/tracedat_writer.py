@@ -100,8 +100,10 @@ class Kernel:
 
 
 HEADER_EVENT = (
-    b"# compressed entry header\n\ttype_len    :    5 bits\n\ttime_delta  :   27 bits\n\tarray       :   32 bits\n\n"
-    b"\tpadding     : type == 29\n\ttime_extend : type == 30\n\ttime_stamp : type == 31\n\tdata max type_len  == 28\n"
+    b"# compressed entry header\n"
+    b"\ttype_len    :    5 bits\n\ttime_delta  :   27 bits\n\tarray       :   32 bits\n\n"
+    b"\tpadding     : type == 29\n\ttime_extend : type == 30\n\ttime_stamp : type == 31\n"
+    b"\tdata max type_len  == 28\n"
 )
 
 
@@ -210,6 +212,10 @@ class TraceDat:
         start = b"".join(out)
         return start + bytes(data_at - len(start)) + data
 
+    def chunk(self, content: bytes) -> bytes:
+        """One chunk of a CPU's data, with its two sizes."""
+        return self._packed(content)
+
     def _packed(self, content: bytes) -> bytes:
         pack = {"zlib": zlib.compress, "zstd": zstandard.ZstdCompressor().compress}[self.compression]
         frame = pack(content)
@@ -258,7 +264,8 @@ class TraceDat:
     def _options(self, options: list[tuple[int, bytes]]) -> tuple[bytes, int]:
         """An option section, and where in it the place of the next one is."""
         k = self.kernel
-        body = b"".join(k.u(2, n) + k.u(4, len(content)) + content for n, content in [*options, (0, k.u(8, 0))])
+        ended = [*options, (0, k.u(8, 0))]
+        body = b"".join(k.u(2, n) + k.u(4, len(content)) + content for n, content in ended)
         section = self._section(0, body)
         return section, len(section) - 8
 
@@ -275,7 +282,7 @@ class TraceDat:
             data = pages
             if is_packed and pages:
                 chunks = [pages[n : n + self.chunk_bytes] for n in range(0, len(pages), self.chunk_bytes)]
-                data = k.u(4, len(chunks)) + b"".join(map(self._packed, chunks))
+                data = k.u(4, len(chunks)) + b"".join(map(self.chunk, chunks))
             option += k.u(4, cpu) + k.u(8, len(out), len(data))
             out += data
         out[at + 8 : at + 16] = k.u(8, len(out) - at - 16)
