@@ -5,8 +5,6 @@ Expected times are computed here, in Python integers, from what include/linux/ri
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captures import open_capture
+from tests.test_tracedat_report import trace_cmd
 from tests.tracedat_writer import Buffer, Kernel, TraceDat, event_format
 
 if TYPE_CHECKING:
@@ -318,9 +317,6 @@ def test_any_pages(tmp_path_factory: pytest.TempPathFactory, drawn: tuple[Any, A
 @pytest.mark.parametrize("version", [6, 7])
 def test_trace_cmd_reads_the_written_files_alike(tmp_path: Path, version: int) -> None:
     """The writer itself is checked: trace-cmd finds the events that we find."""
-    if shutil.which("trace-cmd") is None:
-        assert os.environ.get("CI") != "true", "trace-cmd is not installed"
-        pytest.skip("trace-cmd is not installed")
     k = LITTLE
     records = [
         k.data(0, event(k, 1)),
@@ -334,7 +330,7 @@ def test_trace_cmd_reads_the_written_files_alike(tmp_path: Path, version: int) -
         tmp_path / "t.dat", {0: [k.page(77, records)], 1: [k.page(78, records[:1])]}, version=version
     )
     done = subprocess.run(
-        ["trace-cmd", "report", "-R", "-t", "-i", str(path)], capture_output=True, text=True, check=True
+        [trace_cmd(), "report", "-R", "-t", "-i", str(path)], capture_output=True, text=True, check=True
     )
     lines = [line.split() for line in done.stdout.splitlines() if " e:" in line]
     printed = [

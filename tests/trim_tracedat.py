@@ -36,7 +36,9 @@ def trim(source: Path, target: Path) -> None:
     buffers = [
         Buffer(
             cpus={
-                place.cpu: b"".join(block.tobytes() for block in PageStream(container, buffer, place).blocks(64))
+                place.cpu: b"".join(
+                    block.tobytes() for block in PageStream(container, buffer, place).blocks(64)
+                )
                 for place in buffer.cpus
             },
             name=buffer.name,
@@ -54,7 +56,12 @@ def trim(source: Path, target: Path) -> None:
         ftrace=[text for system, text in container.event_texts if system == "ftrace"],
         kallsyms=b"".join(line for line in lines if line.endswith(KEPT_SYMBOLS)),
         cmdlines=capture._table(c.CMDLINES),
-        options=[(n, content) for n in KEPT_OPTIONS for content in container.options.get(n, []) if not (n == c.TRACECLOCK and container.version == 6)],
+        options=[
+            (n, content)
+            for n in KEPT_OPTIONS
+            for content in container.options.get(n, [])
+            if not (n == c.TRACECLOCK and container.version == 6)
+        ],
     )
     content = writer.build()
     target.write_bytes(lzma.compress(content) if target.suffix == ".xz" else content)
