@@ -84,7 +84,7 @@ class AliveIndex:
         limit = int(max(born.max(initial=0), died[died < NEVER].max(initial=0))) + 2
         self.span = np.int64(limit + 1)
         self.limit = np.int64(limit)
-        self.bits = max(int(len(value)).bit_length(), 1)
+        self.bits = max(len(value).bit_length(), 1)
         self._born = self._column(group, born)
         self._died = self._column(group, died)
 

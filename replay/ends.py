@@ -6,7 +6,9 @@ strategy a walk ends at the visit that completes the set of mappings, if the str
 them. The set comes from, in this order of trust:
 
 1. the walk's own hits (``migrate:*`` events): those are mapped;
-2. a folio that was migrated, or a ``mapcount`` that the hits reach: nothing else was mapped;
+2. a folio that was migrated, or a ``mapcount`` that the hits reach: nothing else was mapped, save what
+   went away by itself after the last hit (its process ended): then ``done()`` was not asked any more and
+   the walk ran to its end;
 3. a call that every strategy makes and that left no hit: not mapped (a stale rmap_item);
 4. merges, forks and unmappings (``mappings``), also of pages whose rmap_item ksmd had taken away:
    such a mapping is *not listed*; no strategy finds it, and the walk cannot end early.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
 from replay.steps import RESTORES, SETS
@@ -35,7 +38,7 @@ def completed(walks: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     """What tells by itself that a migration walk unmapped everything.
 
     Returns:
-        ``walk_id``, ``hits``, ``migrated``: the next walk of the task on that stable node restores
+        ``walk_id``, ``hits``, ``last_hit`` (place), ``migrated``: the next walk of the task on that stable node restores
         the entries on another folio, so the folio was moved, which needs that nothing mapped it
         (mm/migrate.c migrate_folio_move()); ``counted``: the walk event has a mapcount and the hits
         reach it. Null: not a migration walk, or no mapcount.
@@ -45,7 +48,7 @@ def completed(walks: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
         next_folio=pl.col("folio").shift(-1).over(node),
         next_one=pl.col("rmap_one").shift(-1).over(node),
     )
-    counts = found.group_by("walk_id").agg(hits=pl.len().cast(pl.Int64))
+    counts = found.group_by("walk_id").agg(hits=pl.len().cast(pl.Int64), last_hit=pl.col("seq").max())
     sets = pl.col("rmap_one") == SETS
     return (
         after.join(counts, on="walk_id", how="left", maintain_order="left")
@@ -53,6 +56,7 @@ def completed(walks: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
         .select(
             "walk_id",
             "hits",
+            "last_hit",
             migrated=pl.when(sets).then(
                 ((pl.col("next_one") == RESTORES) & (pl.col("next_folio") != pl.col("folio"))).fill_null(
                     False
@@ -85,45 +89,52 @@ def mapped_pages(
         trees, mappings: State.
 
     Returns:
-        ``walk_id``, ``mm``, ``address``, ``listed``: some loop can meet it. One row a mapping.
+        ``walk_id``, ``mm``, ``address``, ``listed``: a loop can find it. One row a mapping.
     """
     hit = found.filter(pl.col("mm").is_not_null()).select("walk_id", "mm", "address").unique()
     sure = pl.col("migrated").fill_null(False) | pl.col("counted").fill_null(False)
-    open_walks = (
+    asking = (
         walks.join(verdict, on="walk_id")
-        .filter(~sure & (pl.col("rmap_one") != RESTORES))
-        .select("walk_id", "stable_node", "rmap_one", "enter", "exit")
+        .filter(pl.col("rmap_one").is_in(ENDING) & ~pl.col("counted").fill_null(False))
+        .select("walk_id", "stable_node", "rmap_one", "enter", "exit", "last_hit", sure=sure)
     )
     calls = met.group_by("walk_id", mm=pl.col("vma_mm"), address=pl.col("address")).agg(
-        pl.col("always").any()
+        pl.col("always").any(), pl.col("space").first()
     )
     watched = (pl.col("rmap_one") == SETS) & pl.lit(not found.is_empty())
-    listed = (
-        open_walks.join(calls, on="walk_id")
-        .filter(~(watched & pl.col("always")))
-        .select("walk_id", "mm", "address", "stable_node", at="enter", listed=pl.lit(True))
-    )
-    unlisted = _unlisted(open_walks, items, trees, mappings).join(
+    listed = asking.join(calls, on="walk_id").filter(~(watched & pl.col("always") & ~pl.col("sure")))
+    unlisted = _unlisted(asking, items, trees, mappings).join(
         calls, on=["walk_id", "mm", "address"], how="anti"
     )
-    asked = pl.concat([listed, unlisted.select(listed.columns)])
-    believed = asked.filter(mappings.mapped(asked)).select("walk_id", "mm", "address", "listed")
-    return (
-        pl.concat([hit.with_columns(listed=pl.lit(True)), believed])
-        .group_by("walk_id", "mm", "address")
-        .agg(pl.col("listed").any())
-        .sort("walk_id", "mm", "address")
-    )
+    columns = ["walk_id", "mm", "address", "stable_node", "space", "enter", "exit", "last_hit", "sure"]
+    asked = pl.concat(
+        [
+            listed.select(*columns, listed=~pl.col("sure")),
+            unlisted.select(*columns, listed=pl.lit(False)),
+        ]
+    ).join(hit, on=["walk_id", "mm", "address"], how="anti")
+    asked = asked.filter(~pl.col("sure") | _vanished(asked, trees))
+    asked = asked.with_columns(at="enter")
+    there = mappings.mapped(asked) & (~mappings.exiting(asked) | asked["sure"])
+    believed = asked.filter(there).select("walk_id", "mm", "address", "listed")
+    return pl.concat([hit.with_columns(listed=pl.lit(True)), believed]).sort("walk_id", "mm", "address")
 
 
-def _unlisted(
-    open_walks: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings: Mappings
-) -> pl.DataFrame:
+def _vanished(asked: pl.DataFrame, trees: Trees) -> pl.Series:
+    """Whether the address lost its VMA between the last hit and the end of the walk."""
+    space, address = asked["space"].to_numpy(), asked["address"].to_numpy()
+    gone = np.zeros(len(asked), np.bool_)
+    gone[trees.covering(space, asked["last_hit"].fill_null(-1).to_numpy(), address)[0]] = True
+    gone[trees.covering(space, asked["exit"].to_numpy(), address)[0]] = False
+    return pl.Series(gone)
+
+
+def _unlisted(asking: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings: Mappings) -> pl.DataFrame:
     """Pages merged into a node whose rmap_item is gone, in the mm of the merge or its children's."""
     past = (
-        open_walks.join(items.select("stable_node", "mm", "address", "anon_vma", "born"), on="stable_node")
+        asking.join(items.select("stable_node", "mm", "address", "anon_vma", "born"), on="stable_node")
         .filter(pl.col("born") < pl.col("enter"))
-        .select("walk_id", "stable_node", "enter", "mm", "address", "anon_vma")
+        .select(*asking.columns, "mm", "address", "anon_vma")
         .unique()
     )
     every = [past]
@@ -131,7 +142,7 @@ def _unlisted(
         past = (
             past.join(mappings.forks, left_on="mm", right_on="parent", suffix="_child")
             .filter(pl.col("born") < pl.col("enter"))
-            .select("walk_id", "stable_node", "enter", "address", "anon_vma", mm="mm_child")
+            .with_columns(mm="mm_child")
             .select(every[0].columns)
             .unique()
         )
@@ -146,11 +157,7 @@ def _unlisted(
     question, _ = trees.covering(
         candidates["space"].to_numpy(), candidates["enter"].to_numpy(), candidates["address"].to_numpy()
     )
-    return (
-        candidates[question]
-        .unique(["walk_id", "mm", "address"], maintain_order=True)
-        .select("walk_id", "mm", "address", "stable_node", at="enter", listed=pl.lit(False))
-    )
+    return candidates[question].unique(["walk_id", "mm", "address"], maintain_order=True)
 
 
 def endings(calls: pl.DataFrame, pages: pl.DataFrame, walks: pl.DataFrame) -> pl.DataFrame:
@@ -171,7 +178,7 @@ def endings(calls: pl.DataFrame, pages: pl.DataFrame, walks: pl.DataFrame) -> pl
         calls.sort("number", "walk_id", "position", "rank")
         .unique(["number", "walk_id", "vma_mm", "address"], keep="first", maintain_order=True)
         .join(
-            pages.select("walk_id", "address", vma_mm="mm"),
+            pages.filter("listed").select("walk_id", "address", vma_mm="mm"),
             on=["walk_id", "vma_mm", "address"],
             maintain_order="left",
         )

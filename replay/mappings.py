@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from replay.alive import WaveletMatrix
-from replay.spaces import mm_lives, mm_of, parents, task_spaces
+from replay.spaces import CLONE_VM, mm_lives, mm_of, parents, task_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,14 +31,17 @@ _WRITE_FAULT: Final = 2
 _DROPPING_ADVICE: Final = (4, 9, 13, 23, 24, 25)
 """MADV_ DONTNEED, REMOVE, UNMERGEABLE, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE (uapi/asm-generic/mman-common.h)."""
 _MAP_FIXED: Final = 0x10
+_CLONE_THREAD: Final = 0x10000
+_EINVAL: Final = -22
 _PR_SET_MEMORY_MERGE: Final = 67
 _EVERYTHING: Final = (1 << 64) - 1
 
 
 def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.DataFrame:
-    """What ended mappings: ``seq``, ``mm``, ``start``, ``end`` (bytes, end exclusive).
+    """What ended mappings: ``seq`` (end of the call), ``mm``, ``start``, ``end`` (bytes, end exclusive).
 
-    A call that fails is left out, but mmap(MAP_FIXED) and mremap that did nothing else than fail.
+    A call that failed is left out; madvise is not, unless it refused its arguments: it goes on over holes
+    and only then returns an error, and how far MADV_POPULATE_WRITE came nobody tells.
     """
     faults = events["ev_fault"].filter(pl.col("error_code") & _WRITE_FAULT != 0)
     page = pl.col("address") // PAGE * PAGE
@@ -49,10 +52,14 @@ def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.D
         *entry,
         same=(pl.col("name").shift(1).over("pid") == pl.col("name"))
         & ~pl.col("is_exit").shift(1).over("pid"),
-    ).filter(pl.col("is_exit") & pl.col("same").fill_null(False) & (pl.col("ret") >= 0))
-    done = mm_of(done, spaces).with_columns(address=pl.col("ret").cast(pl.UInt64))
-    name, flags = pl.col("name"), pl.col("arg3")
+    ).filter(pl.col("is_exit") & pl.col("same").fill_null(False))
+    name, flags, worked = pl.col("name"), pl.col("arg3"), pl.col("ret") >= 0
     advice = (name == "madvise") & pl.col("arg2").is_in(_DROPPING_ADVICE)
+    done = (
+        mm_of(done, spaces)
+        .filter(worked | (advice & (pl.col("ret") != _EINVAL)))
+        .with_columns(address=pl.when(worked).then("ret").cast(pl.UInt64))
+    )
     old = done.filter((name.is_in(["munmap", "mremap"])) | advice)
     moved = done.filter((name == "mremap") & (pl.col("address") != pl.col("arg0")))
     fixed = done.filter((name == "mmap") & (flags & _MAP_FIXED != 0))
@@ -66,17 +73,24 @@ def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.D
                 old.select("seq", "mm", start="arg0", end=pl.col("arg0") + pl.col("arg1")),
                 moved.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg2")),
                 fixed.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg1")),
-                unmerged.select(
-                    "seq",
-                    "mm",
-                    start=pl.lit(0, pl.UInt64),
-                    end=pl.lit(_EVERYTHING, pl.UInt64),
-                ),
+                unmerged.select("seq", "mm", start=pl.lit(0, pl.UInt64), end=pl.lit(_EVERYTHING, pl.UInt64)),
             ]
         )
         .drop_nulls()
         .sort("mm", "seq")
     )
+
+
+def exits(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.DataFrame:
+    """Address spaces whose process has begun to exit: ``mm``, ``leaving`` (place). Sorted by place.
+
+    A child of vfork leaves its parent's address space alone.
+    """
+    flags = pl.col("clone_flags")
+    vforked = events["ev_task"].filter((flags & CLONE_VM != 0) & (flags & _CLONE_THREAD == 0))
+    calls = events["ev_syscall"].filter(~pl.col("is_exit") & (pl.col("name") == "exit_group"))
+    own = calls.join(vforked.select(pid="child_pid"), on="pid", how="anti")
+    return mm_of(own, spaces).select("mm", leaving="seq").drop_nulls().sort("leaving")
 
 
 class Mappings:
@@ -96,6 +110,8 @@ class Mappings:
             .select("mm", pl.col("address") // PAGE * PAGE, "seq", merged_into="stable_node", merged="seq")
             .sort("seq")
         )
+        self.births = heads.select("mm", created="born").sort("created")
+        self.exits = exits(events, self.spaces)
         kills = unmappings(events, self.spaces)
         self.mms = kills.select(pl.col("mm").unique().sort()).with_row_index("code")
         code = kills.join(self.mms, on="mm", how="left", maintain_order="left")["code"].to_numpy()
@@ -169,3 +185,20 @@ class Mappings:
                 "number", "address", "stable_node", mm="parent", at=pl.col("forked") - 1
             )
         return pl.Series("mapped", answer)
+
+    def exiting(self, questions: pl.DataFrame) -> pl.Series:
+        """Whether the process of ``mm`` had begun to exit at place ``at``: it may map nothing any more.
+
+        exit_mmap() drops the page tables some time between the call and the first VMA's removal.
+        """
+        rows = (
+            questions.with_row_index("number")
+            .select("number", "mm", "at")
+            .sort("at")
+            .join_asof(self.births, left_on="at", right_on="created", by="mm", check_sortedness=False)
+            .join_asof(self.exits, left_on="at", right_on="leaving", by="mm", check_sortedness=False)
+            .sort("number")
+        )
+        return rows.select((pl.col("leaving") > pl.col("created")).fill_null(False).alias("exiting"))[
+            "exiting"
+        ]

@@ -217,7 +217,7 @@ def instants(
             // (pl.col("p1") - pl.col("p0"))
         )
     )
-    settled = changes.seq_at(loose["middle"].fill_null((1 << 62)).to_numpy())
+    settled = changes.seq_at(loose["middle"].fill_null(1 << 62).to_numpy())
     loose = loose.select(
         "walk_id",
         "position",

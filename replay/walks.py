@@ -209,7 +209,7 @@ def _missed(
     Where a range is not known, nothing is said to be missed.
     """
     page = ["walk_id", "vma_mm", "address"]
-    listed = pages.select("walk_id", "address", vma_mm="mm")
+    listed = pages.filter("listed").select("walk_id", "address", vma_mm="mm")
     met = (
         full.sort("walk_id", "position", "rank")
         .unique(page, keep="first", maintain_order=True)

@@ -1,0 +1,92 @@
+"""Exact evidence from end to end: event tables in, state and replayed walks out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from replay.lifetimes import avc_lives, rmap_item_lives, walk_lives
+from replay.mappings import Mappings
+from replay.merge import at_merge
+from replay.strategies import chosen
+from replay.trees import Trees
+from replay.walks import Replayed, replay_walks
+from schemas import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from replay.strategies import Strategy
+
+
+@dataclass(frozen=True)
+class Exact:
+    """State and walks of one capture.
+
+    Attributes:
+        avc, vma, rmap_item, loop, walk, miss: Frames with the columns of the tables of these names;
+            ``loop`` and ``walk`` without the ``observed`` rows. ``avc`` is in order of birth, ``vma`` of
+            ``vma_id``, ``rmap_item`` of birth, the others of walk, strategy, and order in the walk.
+        walks: ``lifetimes.walk_lives``: the whole walks of the capture.
+        items: Lives of rmap_items with their places.
+        replayed: What ``walks.replay_walks`` counted besides.
+        open_walks: Entries of rmap_walk_ksm() without a return.
+        unplaceable: Lives of intervals whose range the capture does not tell.
+    """
+
+    avc: pl.DataFrame
+    vma: pl.DataFrame
+    rmap_item: pl.DataFrame
+    loop: pl.DataFrame
+    walk: pl.DataFrame
+    miss: pl.DataFrame
+    walks: pl.DataFrame
+    items: pl.DataFrame
+    replayed: Replayed
+    open_walks: int
+    unplaceable: int
+
+
+def replay_exact(events: Mapping[str, pl.DataFrame], strategies: Sequence[str]) -> Exact:
+    """Rebuild the state from the tree probes and replay every walk.
+
+    Args:
+        events: The ``ev_*`` tables by name, all of them.
+        strategies: Names of the strategies.
+
+    Raises:
+        UsageError: A strategy is not known.
+    """
+    asked: list[Strategy] = chosen(strategies)
+    lives, versions = avc_lives(events["ev_avc"], events["ev_syscall"])
+    tasks = pl.concat(frame.select("pid", "seq") for frame in events.values())
+    items = rmap_item_lives(events["ev_append"], events["ev_item_remove"], events["ev_node_remove"], tasks)
+    trees = Trees(lives)
+    items = at_merge(items, events["ev_merge"], trees)
+    walks, open_walks = walk_lives(events["ev_walk"])
+    replayed = replay_walks(walks, items, events["ev_migration_pte"], trees, Mappings(events, lives), asked)
+    none = pl.lit(None, pl.Int64)
+    columns = {name: TABLES[name].arrow.names for name in ("avc", "vma", "rmap_item", "loop", "walk", "miss")}
+    return Exact(
+        avc=lives.select(columns["avc"]),
+        vma=versions.select(columns["vma"]),
+        rmap_item=items.select(columns["rmap_item"]),
+        loop=replayed.loop.join(
+            walks.select("walk_id", "ts_ns", "stable_node"), on="walk_id", how="left", maintain_order="left"
+        )
+        .with_columns(predicted_ns=none)
+        .select(columns["loop"]),
+        walk=replayed.walk.rename({"rmap_one": "caller"})
+        .with_columns(observed_ns=pl.col("end_ns") - pl.col("ts_ns"), predicted_ns=none)
+        .select(columns["walk"]),
+        miss=replayed.miss.rename({"vma_mm": "mm"})
+        .with_columns(cause_event=pl.lit(None, pl.String), cause_ts_ns=none, cause_pid=pl.lit(None, pl.Int32))
+        .select(columns["miss"]),
+        walks=walks,
+        items=items,
+        replayed=replayed,
+        open_walks=open_walks,
+        unplaceable=trees.unplaceable,
+    )

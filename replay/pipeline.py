@@ -1,0 +1,109 @@
+"""From a capture to its result tables: open, decode, rebuild and replay, sum up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+import pyarrow as pa
+
+from captures import open_capture
+from captures.canonical import canonical_events
+from captures.matching import find_roles
+from replay import __version__
+from replay.exact import replay_exact
+from replay.observed import observed
+from replay.options import AnalyzeOptions
+from replay.quality import limits
+from replay.strategies import chosen
+from replay.summary import native_strategy, page_offset_rule, summarise
+from schemas import TABLES
+from schemas.errors import MissingEventsError
+
+if TYPE_CHECKING:
+    import os
+
+    from captures.info import Capture
+
+NEEDED: Final = {
+    "ev_avc": "anon_vma_interval_tree_insert and _remove (7.3: anon_rmap_tree_*)",
+    "ev_append": "stable_tree_append",
+    "ev_walk": "rmap_walk_ksm and its return",
+}
+"""Event tables without which nothing is exact, and the functions to probe."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Result of ``analyze``.
+
+    Attributes:
+        tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``rmap_item``,
+            ``avc``, ``vma``: each as ``schemas.TABLES`` describes it.
+    """
+
+    tables: dict[str, pa.Table]
+
+
+def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None) -> Analysis:
+    """Replay every rmap walk of a capture under every strategy.
+
+    Args:
+        path: The capture.
+        options: What is asked for; None: the defaults.
+
+    Raises:
+        UsageError: A strategy is not known.
+        CaptureError: The capture cannot be read, or lacks the tree probes.
+    """
+    options = AnalyzeOptions() if options is None else options
+    chosen(options.strategies)
+    with open_capture(path) as capture:
+        _need_probes(capture)
+        tables = canonical_events(capture)
+        quality = capture.quality()
+        info = capture.info
+    events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
+    exact = replay_exact(events, options.strategies)
+    observed_loop, observed_walk = observed(events, exact.walks)
+    own = {
+        **asdict(info),
+        "events_decoded": sum(len(frame) for frame in events.values()),
+        "replay_version": __version__,
+        "page_offset_rule": page_offset_rule(events),
+        "native_strategy": native_strategy(exact, observed_loop),
+    }
+    names = TABLES["capture"].arrow.names
+    frames = {
+        "capture": pl.DataFrame([{name: own[name] for name in names}], infer_schema_length=None),
+        "summary": summarise(exact, observed_loop, observed_walk),
+        "walk": pl.concat([observed_walk, exact.walk], how="vertical_relaxed").sort(
+            "walk_id", maintain_order=True
+        ),
+        "loop": pl.concat([observed_loop, exact.loop], how="vertical_relaxed").sort(
+            "walk_id", maintain_order=True
+        ),
+        "miss": exact.miss,
+        "rmap_item": exact.rmap_item,
+        "avc": exact.avc,
+        "vma": exact.vma,
+    }
+    results = {name: TABLES[name].cast(frame.to_arrow()) for name, frame in frames.items()}
+    own_limits = TABLES["quality"].cast(limits(exact, events).to_arrow())
+    results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
+    return Analysis(results)
+
+
+def _need_probes(capture: Capture) -> None:
+    """Refuse a capture without tree probes: nothing about walks can be told from it yet."""
+    present = {match.role.table for match in find_roles(capture)}
+    lacking = [probes for table, probes in NEEDED.items() if table not in present]
+    if lacking:
+        raise MissingEventsError(
+            "the capture has no events that tell the state of the anon_vma trees",
+            path=capture.path,
+            expected=f"probes on {'; '.join(lacking)}",
+            found=", ".join(sorted(capture.event_counts())[:8]) or "no events",
+            hint="record it again with these probes (README, Taking a capture)",
+        )

@@ -1,0 +1,117 @@
+"""What the replay had to leave out or to assume, as rows of table ``quality``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from replay.ends import ENDING
+from replay.steps import SETS
+from schemas import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from replay.exact import Exact
+
+
+def limits(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Table ``quality`` of the replay; the capture's own rows are not in it."""
+    rows = [
+        {"kind": kind, "count": count, "effect": effect, "severity": severity}
+        for kind, severity, count, effect in (*_censored(exact), *_assumed(exact, events))
+        if count
+    ]
+    empty = dict.fromkeys(TABLES["quality"].arrow.names)
+    frame = pl.DataFrame([{**empty, **row} for row in rows], infer_schema_length=None)
+    return frame if rows else pl.DataFrame(schema=dict.fromkeys(empty, pl.Null))
+
+
+def _censored(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
+    yield (
+        "censored_avc",
+        "info",
+        exact.avc["born_seq"].null_count(),
+        "intervals were on their trees before the capture began; they are counted from its begin",
+    )
+    yield (
+        "unplaceable_avc",
+        "warning",
+        exact.unplaceable,
+        "intervals of unknown range were on their trees; they are not counted",
+    )
+    yield (
+        "censored_rmap_item",
+        "warning",
+        exact.rmap_item["born_ts_ns"].null_count(),
+        "rmap_items were merged before the capture began; their place in the hlist and what vm_pgoff "
+        "and linear look up are not known",
+    )
+    merged = exact.rmap_item.filter(pl.col("born_ts_ns").is_not_null())
+    yield (
+        "unknown_vma",
+        "warning",
+        merged["vm_pgoff"].null_count(),
+        "pages were merged in VMAs that were there before the capture began; their trees hold more "
+        "intervals than are counted",
+    )
+    yield (
+        "unknown_tree",
+        "warning",
+        exact.loop["iterations"].null_count(),
+        "loops have no count: their tree, or what the strategy looks up, is not in the capture",
+    )
+    yield (
+        "open_walk",
+        "info",
+        exact.open_walks,
+        "walks have no return in the capture and are left out",
+    )
+
+
+def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str, int, str]]:
+    callers = exact.walks["rmap_one"]
+    ending = callers.is_in(ENDING).fill_null(False)
+    yield (
+        "assumed_instant",
+        "warning",
+        exact.replayed.assumed_loops,
+        "loops ran while other tasks changed their tree and left no event that tells when; they are "
+        "spread evenly over the time between the neighbouring page-table events",
+    )
+    yield (
+        "stray_hit",
+        "warning",
+        exact.replayed.stray_hits,
+        "page-table entries were changed by walks for which no rmap_item of the node accounts",
+    )
+    modelled = (
+        callers != SETS if not events["ev_migration_pte"].is_empty() else pl.Series([True] * len(callers))
+    )
+    yield (
+        "assumed_end",
+        "info",
+        int((ending & modelled.fill_null(True)).sum()),
+        "walks show no page-table events; where they end early follows from merges, forks and unmappings",
+    )
+    blind = [name for name in ("ev_fault", "ev_syscall") if events[name].is_empty()]
+    yield (
+        "no_unmappings",
+        "warning",
+        len(exact.walks) if blind else 0,
+        "walks were replayed without page faults or system calls in the capture; rmap_items whose page was "
+        "copied or unmapped are not told from the others, and count as mapped",
+    )
+    yield (
+        "trylock",
+        "info",
+        int((exact.walks["try_lock"].fill_null(False)).sum()),
+        "walks only try the lock and may have been cut short by a writer; that is not replayed",
+    )
+    yield (
+        "invalid_vma",
+        "info",
+        int((exact.walks["invalid_vma"].fill_null(0) != 0).sum()),
+        "walks leave out VMAs of other memory cgroups; that is not replayed",
+    )
