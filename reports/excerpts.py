@@ -88,19 +88,22 @@ def missed(miss: pa.Table, facts: Facts) -> Grid:
 
 
 def longest_walks(walk: pa.Table, facts: Facts) -> Grid:
-    """The walks with most iterations: as the kernel counted, else under its own strategy, else the first."""
+    """The walks with most iterations: as the kernel counted, else under its own strategy, else the first.
+
+    Where no iterations are known, the walks that took longest.
+    """
+    frame = pl.DataFrame(walk)
+    known = frame.drop_nulls("iterations_total")
+    key = "iterations_total" if len(known) else "observed_ns"
+    present = (known if len(known) else frame)["strategy"].unique()
     names = [OBSERVED, facts.capture["native_strategy"], "full", *facts.strategies]
-    present = set(walk["strategy"].unique().to_pylist())
     strategy = next((name for name in names if name in present), None)
     if strategy is None:
         return grid("walk:n", [])
     chosen = (
-        pl.DataFrame(walk)
-        .lazy()
-        .filter(pl.col("strategy") == strategy)
-        .sort(["iterations_total", "walk_id"], descending=[True, False], nulls_last=True)
+        frame.filter(pl.col("strategy") == strategy)
+        .sort([key, "walk_id"], descending=[True, False], nulls_last=True)
         .head(MAX_WALKS)
-        .collect()
     )
     rows = [
         [
@@ -117,9 +120,10 @@ def longest_walks(walk: pa.Table, facts: Facts) -> Grid:
         ]
         for row in chosen.iter_rows(named=True)
     ]
+    most = f"most iterations in row {strategy}" if key == "iterations_total" else "the longest time"
     caption = (
-        f"The {len(rows)} walks with most iterations in row {strategy}. Times: seconds after the first "
-        "event. Took: from entry to return in the capture, the probes' own cost included."
+        f"The {len(rows)} walks with {most}. Times: seconds after the first event. "
+        "Took: from entry to return in the capture, the probes' own cost included."
     )
     columns = "walk:n,at s:n,cpu:n,pid:n,comm:wide,caller,loops:n,iterations:n,most in a loop:n,took ms:n"
     return grid(columns, rows, caption)

@@ -30,7 +30,7 @@ COLUMNS: Final = (
 """Columns of ``summary`` in the strategy table, with the names that the kernel patch series gave them."""
 
 EVIDENCE: Final = {
-    "observed": "the kernel's own counts",
+    "observed": "what the kernel did, as far as the capture holds its counts and times",
     "replayed": "computed from the recorded changes of the interval trees",
     "modelled": "computed from trees rebuilt by the kernel's rules from stock tracepoints",
     "predicted": "computed; the capture holds less than this strategy needs to be certain",
@@ -53,6 +53,12 @@ class MissCause:
     strategy: str
     cause: str | None
     mappings: int
+
+    @property
+    def sentence(self) -> str:
+        """Strategy, number and cause in a few words."""
+        how = ", cause not known" if self.cause is None else f" by {self.cause}"
+        return f"{self.strategy}: {self.mappings:,}{how}"
 
 
 @dataclass(frozen=True)

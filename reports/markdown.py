@@ -34,9 +34,7 @@ def markdown_of(facts: Facts) -> str:
         _bullets(legend),
     ]
     if facts.misses:
-        causes = [
-            f"{miss.strategy}: {miss.mappings} by {miss.cause or 'cause not known'}" for miss in facts.misses
-        ]
+        causes = [miss.sentence for miss in facts.misses]
         blocks += ["What made the mappings be missed:", _bullets(_first(causes, "tables/miss.parquet"))]
     if facts.notes:
         limits = [f"{note.severity}: {note.head}: {note.effect}" for note in facts.notes]

@@ -55,9 +55,7 @@ def text_of(facts: Facts, *, report: str | os.PathLike[str] | None = None) -> st
     end = [] if report is None else [_wrap(f"Full report: {_cut(report)}", "  ")]
     room = MAX_BYTES - len("\n\n".join([*blocks, *end]))
     if facts.misses:
-        causes = (
-            f"{miss.strategy}: {miss.mappings} by {miss.cause or 'cause not known'}" for miss in facts.misses
-        )
+        causes = (miss.sentence for miss in facts.misses)
         # A third at most, so that what limits the evidence is never left out.
         blocks.append(_list("What made the mappings be missed:", causes, "tables/miss.parquet", room // 3))
         room -= len(blocks[-1])

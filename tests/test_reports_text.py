@@ -231,16 +231,26 @@ def test_times_are_only_explained_where_there_are_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "unknown", "told"),
     [
-        (("observed", "full", "linear"), "The 10 walks with most iterations in row observed."),
-        (("full", "linear"), "The 10 walks with most iterations in row full."),
-        (("linear",), "The 10 walks with most iterations in row linear."),
-        ((), "The capture holds no walk."),
+        (("observed", "full", "linear"), (), "The 10 walks with most iterations in row observed."),
+        (("observed", "full", "linear"), ("observed",), "The 10 walks with most iterations in row full."),
+        (("linear",), (), "The 10 walks with most iterations in row linear."),
+        (("observed", "full"), ("observed", "full"), "The 10 walks with the longest time."),
+        ((), (), "The capture holds no walk."),
     ],
 )
-def test_longest_walks_come_from_the_best_row_there_is(rows: tuple[str, ...], told: str) -> None:
+def test_longest_walks_come_from_the_best_row_there_is(
+    rows: tuple[str, ...], unknown: tuple[str, ...], told: str
+) -> None:
     tables = sample_tables()
     walks = [row for row in tables["walk"].to_pylist() if row["strategy"] in rows]
+    walks = [row | {"iterations_total": None} if row["strategy"] in unknown else row for row in walks]
     page = render_page(tables | {"walk": table("walk", walks)})
     assert told in page
+
+
+def test_a_cause_that_is_not_known_is_said_to_be_unknown() -> None:
+    misses = [row | {"cause_event": None} for row in sample_tables()["miss"].to_pylist()]
+    text = render_text(sample_tables() | {"miss": table("miss", misses)})
+    assert "\n  vm_pgoff: 30, cause not known\n" in text
