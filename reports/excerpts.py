@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import polars as pl
 
-from reports.facts import COLUMNS, OBSERVED, Facts, cell, provenance, ranges
+from reports.facts import COLUMNS, OBSERVED, Facts, ranges
+from reports.words import cell, provenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,8 +1,7 @@
 """What every document says, taken from the result tables once: text, Markdown, JSON and HTML cannot differ.
 
-Nothing here is a result: rows are passed on, equal rows are counted together, sentences are filled with
-numbers of the tables. Strings of the capture are passed on raw; each document escapes them for its own
-format (`reports.escape`).
+Nothing here is a result: rows are passed on, equal rows are counted together. Strings of the capture are
+passed on raw; each document escapes them for its own format (`reports.escape`).
 """
 
 from __future__ import annotations
@@ -28,14 +27,6 @@ COLUMNS: Final = (
     ("missed", "missed"),
 )
 """Columns of ``summary`` in the strategy table, with the names that the kernel patch series gave them."""
-
-EVIDENCE: Final = {
-    "observed": "what the kernel did, as far as the capture holds its counts and times",
-    "replayed": "computed from the recorded changes of the interval trees",
-    "modelled": "computed from trees rebuilt by the kernel's rules from stock tracepoints",
-    "predicted": "computed; the capture holds less than this strategy needs to be certain",
-}
-"""Values of ``summary.evidence`` in words; the order is from the strongest to the weakest."""
 
 SEVERITIES: Final = ("error", "warning", "info")
 
@@ -88,7 +79,7 @@ class Note:
     @property
     def head(self) -> str:
         """Kind, count and CPUs in a few words."""
-        details = [] if self.count is None else [_number(self.count)]
+        details = [] if self.count is None else [f"{self.count:,}"]
         if self.cpus:
             details.append(f"cpu {ranges(self.cpus)}")
         return f"{self.kind} ({', '.join(details)})" if details else self.kind
@@ -137,93 +128,6 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
     )
 
 
-def verdict(facts: Facts) -> list[str]:
-    """The sentences that come first: the longest loops, and what is missed."""
-    asked = [row for row in facts.rows if row["strategy"] != OBSERVED]
-    if not asked:
-        return ["No strategy was replayed."]
-    if not any(row["walks"] for row in asked):
-        return ["The capture holds no walk of rmap_walk_ksm(): there is nothing to compare."]
-    sentences = []
-    longest = [
-        f"{r['strategy']} {_number(r['iterations_max'])}" for r in asked if r["iterations_max"] is not None
-    ]
-    if longest:
-        sentences.append(f"Most iterations in one inner loop: {', '.join(longest)}.")
-    sentences += [
-        f"{row['strategy']} misses {_number(row['missed'])} of "
-        f"{_number(row['found'] + row['missed'])} mappings."
-        for row in asked
-        if row["missed"] and row["found"] is not None
-    ]
-    none_missed = [row["strategy"] for row in asked if row["missed"] == 0]
-    if none_missed:
-        sentences.append(f"{_and(none_missed)} {'misses' if len(none_missed) == 1 else 'miss'} none.")
-    unknown = [row["strategy"] for row in asked if row["missed"] is None or row["found"] is None]
-    if unknown:
-        sentences.append(f"What {_and(unknown)} would miss is not known.")
-    return sentences
-
-
-def evidence(facts: Facts) -> list[tuple[str, str]]:
-    """The evidence words that the rows carry, strongest first, each with its meaning."""
-    used = {row["evidence"] for row in facts.rows}
-    return [(word, meaning) for word, meaning in EVIDENCE.items() if word in used]
-
-
-def provenance(facts: Facts) -> list[tuple[str, str]]:
-    """Where the numbers come from: label and value, in the order of printing."""
-    capture = facts.capture
-    lost = capture["events_lost"]
-    kernel = [capture["kernel_release"] or "kernel not known", capture["arch"] or "arch not known"]
-    kernel.append(f"{capture['cpus']} cpu{'s' if capture['cpus'] != 1 else ''}")
-    if capture["hostname"]:
-        kernel.append(f"host {capture['hostname']}")
-    if capture["native_strategy"]:
-        kernel.append(f"own strategy {capture['native_strategy']}")
-    duration = facts.duration_ns
-    events = [
-        "duration not known" if duration is None else f"{duration / 1e9:.3f} s",
-        f"{_number(capture['events'])} events",
-        f"{_number(capture['events_decoded'])} decoded",
-        "events lost, how many is not known" if lost is None else f"{_number(lost)} lost",
-    ]
-    if capture["truncated"]:
-        events.append("file truncated")
-    walks = max((row["walks"] or 0 for row in facts.rows), default=0)
-    loops = max((row["loops"] or 0 for row in facts.rows), default=0)
-    return [
-        ("capture", f"{capture['path']} ({capture['format']}, {_number(capture['size_bytes'])} bytes)"),
-        ("sha256", capture["sha256"]),
-        ("kernel", ", ".join(kernel)),
-        ("events", ", ".join(events)),
-        ("clock", capture["clock"] or "not known"),
-        ("walks", f"{_number(walks)} of rmap_walk_ksm(), {_number(loops)} inner loops"),
-        ("replay", capture["replay_version"]),
-    ]
-
-
-def measures(facts: Facts) -> list[str]:
-    """What the columns of the strategy table mean."""
-    sentences = [
-        "Time_ms to Skip_mm_mismatch: maxima, each over all inner loops; Time_ms of the longest loop.",
-        "found, missed: mappings, summed over the walks. -: not known.",
-    ]
-    timed = {row["strategy"] for row in facts.rows if row["time_ms_max"] is not None}
-    if OBSERVED in timed:
-        sentences.append("Time_ms of row observed is measured.")
-    if timed - {OBSERVED}:
-        sentences.append("Time_ms of a strategy is a fit to the durations of this capture's walks.")
-    return sentences
-
-
-def cell(value: float | None) -> str:
-    """One number of a table: ``-`` for null, milliseconds with three decimals, counts as they are."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
 def ranges(numbers: Sequence[int]) -> str:
     """Ascending numbers in short: ``0-3,7``."""
     spans: list[list[int]] = []
@@ -261,11 +165,3 @@ def _notes(quality: pa.Table) -> list[Note]:
         Note(**{**row, "cpus": tuple(row["cpus"])}) for row in grouped.drop("alike").iter_rows(named=True)
     ]
     return sorted(notes, key=lambda note: SEVERITIES.index(note.severity))
-
-
-def _number(value: int) -> str:
-    return f"{value:,}"
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

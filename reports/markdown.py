@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from reports import facts as report_facts
+from reports import words
 from reports.escape import markdown
-from reports.facts import COLUMNS, Facts, cell
+from reports.facts import COLUMNS, Facts
+from reports.words import cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +26,12 @@ def render_markdown(tables: Mapping[str, pa.Table]) -> str:
 def markdown_of(facts: Facts) -> str:
     """As `render_markdown`, from facts already gathered."""
     legend = [
-        *report_facts.measures(facts),
-        *(f"{word}: {text}." for word, text in report_facts.evidence(facts)),
+        *words.measures(facts),
+        *(f"{word}: {text}." for word, text in words.evidence(facts)),
     ]
     blocks = [
         "### rmap_walk_ksm() replayed from a capture",
-        " ".join(markdown(sentence) for sentence in report_facts.verdict(facts)),
+        " ".join(markdown(sentence) for sentence in words.verdict(facts)),
         strategy_table(facts.rows),
         _bullets(legend),
     ]
@@ -41,7 +43,7 @@ def markdown_of(facts: Facts) -> str:
         blocks += ["What limits the evidence:", _bullets(_first(limits, "tables/quality.parquet"))]
     else:
         blocks.append("Nothing is known to limit the evidence.")
-    blocks.append(_table(("provenance", ""), report_facts.provenance(facts), "--"))
+    blocks.append(_table(("provenance", ""), words.provenance(facts), "--"))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports import excerpts, markdown, text
+from reports import excerpts, markdown, text, words
 from reports import facts as report_facts
 from reports.escape import script_json
 from reports.figures import figures
@@ -57,10 +57,10 @@ def page_of(facts: report_facts.Facts, tables: Mapping[str, pa.Table]) -> str:
             facts=facts,
             policy=_policy(script.encode(), gzip.decompress(packed)),
             css=Markup(_asset("page.css")),
-            verdict=report_facts.verdict(facts),
+            verdict=words.verdict(facts),
             strategies=excerpts.strategies(facts),
-            measures=report_facts.measures(facts),
-            evidence=report_facts.evidence(facts),
+            measures=words.measures(facts),
+            evidence=words.evidence(facts),
             text_form=escape(text.text_of(facts)),
             markdown_form=escape(markdown.markdown_of(facts)),
             figures=[_view(figure) for figure in drawn],

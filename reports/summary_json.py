@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from reports import facts as report_facts
+from reports import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,9 +45,9 @@ def json_of(facts: Facts) -> str:
     document = {
         "schema_version": SCHEMA_VERSION,
         "capture": dict(facts.capture),
-        "verdict": report_facts.verdict(facts),
+        "verdict": words.verdict(facts),
         "summary": [dict(row) for row in facts.rows],
-        "evidence": dict(report_facts.evidence(facts)),
+        "evidence": dict(words.evidence(facts)),
         "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],
         "quality": [asdict(note) for note in facts.notes[:MAX_ROWS]],
         "omitted": {

@@ -9,8 +9,10 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from reports import facts as report_facts
+from reports import words
 from reports.escape import ascii_only
-from reports.facts import COLUMNS, Facts, cell
+from reports.facts import COLUMNS, Facts
+from reports.words import cell
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +50,7 @@ def text_of(facts: Facts, *, report: str | os.PathLike[str] | None = None) -> st
     """As `render_text`, from facts already gathered."""
     blocks = [
         _lines("rmap_walk_ksm() replayed from a capture", *_provenance(facts)),
-        _lines(*(_wrap(f"* {_cut(line)}", "  ") for line in report_facts.verdict(facts)[:MAX_VERDICT])),
+        _lines(*(_wrap(f"* {_cut(line)}", "  ") for line in words.verdict(facts)[:MAX_VERDICT])),
         strategy_table(facts.rows),
         _legend(facts),
     ]
@@ -110,14 +112,14 @@ def _staircase(edges: Sequence[int]) -> list[str]:
 
 def _provenance(facts: Facts) -> list[str]:
     lines = []
-    for label, value in report_facts.provenance(facts):
+    for label, value in words.provenance(facts):
         lines.append(_wrap(f"{label:<7} {_cut(value)}", " " * 8))
     return lines
 
 
 def _legend(facts: Facts) -> str:
-    lines = [_wrap(sentence, "  ") for sentence in report_facts.measures(facts)]
-    lines += [_wrap(f"{word}: {meaning}.", "  ") for word, meaning in report_facts.evidence(facts)]
+    lines = [_wrap(sentence, "  ") for sentence in words.measures(facts)]
+    lines += [_wrap(f"{word}: {meaning}.", "  ") for word, meaning in words.evidence(facts)]
     return _lines(*lines)
 
 

@@ -101,6 +101,20 @@ def test_verdict_claims_nothing_that_is_not_known() -> None:
     ]
 
 
+def test_verdict_tells_missing_none_from_not_knowing_about_some() -> None:
+    rows = [
+        summary_row("full", None, 1, 0, 0, 1, 4532, 0),
+        summary_row("vm_pgoff", None, 1, 0, 0, 1, 944, 3308),
+        summary_row("linear", None, 1, 0, 0, 1, 4252, 0),
+    ]
+    tables = sample_tables() | {"summary": table("summary", rows)}
+    assert json.loads(json_summary(tables))["verdict"][1:] == [
+        "vm_pgoff misses 3,308 of 4,252 mappings; of 280 more it is not known.",
+        "linear misses none of 4,252 mappings; of 280 more it is not known.",
+        "full misses none.",
+    ]
+
+
 def test_a_capture_without_walks_is_not_called_free_of_misses() -> None:
     row = summary_row("full", None, None, None, None, None, 0, 0) | {"walks": 0, "loops": 0}
     tables = sample_tables() | {"summary": table("summary", [row])}
@@ -254,3 +268,9 @@ def test_a_cause_that_is_not_known_is_said_to_be_unknown() -> None:
     misses = [row | {"cause_event": None} for row in sample_tables()["miss"].to_pylist()]
     text = render_text(sample_tables() | {"miss": table("miss", misses)})
     assert "\n  vm_pgoff: 30, cause not known\n" in text
+
+
+def test_finding_nothing_is_not_missing_nothing() -> None:
+    rows = [summary_row("full", None, 1, 0, 0, 1, 0, 0), summary_row("linear", None, 1, 0, 0, 1, 0, 0)]
+    verdict = json.loads(json_summary(sample_tables() | {"summary": table("summary", rows)}))["verdict"]
+    assert verdict[1:] == ["No walk finds a mapping, under any strategy."]
