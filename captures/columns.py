@@ -12,7 +12,7 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from captures.eventfmt import Field
-    from captures.ringbuf import Bytes, Flags, Longs
+    from captures.ringbuf import Bytes, Flags, Longs, Rows
 
 _INTEGER_BYTES: Final = (1, 2, 4, 8)
 
@@ -39,7 +39,7 @@ def arrow_type(field: Field) -> pa.DataType:
     return pa.binary(field.size)
 
 
-def fixed_column(raw: Bytes, field: Field, order: str) -> pa.Array[Any]:
+def fixed_column(raw: Rows, field: Field, order: str) -> pa.Array[Any]:
     """Values of a field that lies in the fixed part of the record.
 
     Args:
@@ -111,7 +111,7 @@ def _ranges(start: Longs, size: Longs) -> Longs:
     return np.repeat(start - (ends - size), size) + np.arange(total)
 
 
-def _numbers(raw: Bytes, type_: pa.DataType, order: str) -> np.ndarray[Any, Any]:
+def _numbers(raw: Rows, type_: pa.DataType, order: str) -> np.ndarray[Any, Any]:
     native = np.dtype(type_.to_pandas_dtype())
     values = np.ascontiguousarray(raw).reshape(-1).view(native.newbyteorder(order))
     return cast("np.ndarray[Any, Any]", values.astype(native, copy=False))

@@ -18,7 +18,7 @@ from schemas.errors import CorruptError
 
 if TYPE_CHECKING:
     from captures.eventfmt import EventFormat, Field
-    from captures.ringbuf import Bytes, Longs, Records, Walker
+    from captures.ringbuf import Bytes, Longs, Records, Rows, Walker
 
 MAX_EVENT_BYTES = 1 << 16
 
@@ -163,7 +163,7 @@ class Decoder:
             at = np.full(len(start), each.offset, dtype=np.int64)
             length = size - each.offset
         else:
-            location = field_bytes(rows, each).view(f"{self._order}u4")[:, 0].astype(np.int64)
+            location = field_bytes([rows], each).view(f"{self._order}u4")[:, 0].astype(np.int64)
             at = (location & 0xFFFF) + (each.offset + 4 if each.is_relative else 0)
             length = location >> 16
         return start + at, length, at + length <= size
@@ -181,35 +181,49 @@ class Decoder:
             the name of one of the first four gets ``_`` behind its name.
         """
         parts = self.events[number]
-        rows = _joined(parts.rows, np.dtype((np.void, parts.row_bytes)))
         index = _joined(parts.index, np.dtype(np.int64))
         seq = rank[index]
-        order = np.argsort(seq, kind="stable")
-        if np.array_equal(order, np.arange(len(order))):
-            ordered: Any = slice(None)
-        else:
-            ordered, rows = order, rows[order]
-        pid = field_bytes(rows, parts.format.common["common_pid"]).view(f"{self._order}i4")[:, 0]
+        order = None if bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
+        if order is not None:
+            seq, index = seq[order], index[order]
+        cpu = _joined(parts.cpu, np.dtype(np.int32))
+        pid = field_bytes(parts.rows, parts.format.common["common_pid"], order).view(f"{self._order}i4")[:, 0]
         columns: dict[str, Any] = {
-            "seq": seq[ordered],
-            "ts_ns": ts_ns[index[ordered]],
-            "cpu": _joined(parts.cpu, np.dtype(np.int32))[ordered],
+            "seq": seq,
+            "ts_ns": ts_ns[index],
+            "cpu": cpu if order is None else cpu[order],
             "pid": pid.astype(np.int32),
         }
         for name, each in parts.format.fields.items():
             column = f"{name}_" if name in ("seq", "ts_ns", "cpu", "pid") else name
             if name in parts.texts:
                 values = pa.chunked_array(parts.texts[name], arrow_type(each)).combine_chunks()
-                columns[column] = values if isinstance(ordered, slice) else values.take(pa.array(order))
+                columns[column] = values if order is None else values.take(pa.array(order))
             elif each.size:
-                columns[column] = fixed_column(field_bytes(rows, each), each, self._order)
+                columns[column] = fixed_column(field_bytes(parts.rows, each, order), each, self._order)
         return pa.table(columns)
 
 
-def field_bytes(rows: np.ndarray[Any, Any], each: Field) -> Bytes:
-    """The bytes of one field of all rows. Shape (rows, field.size), C order."""
-    grid = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
-    return np.ascontiguousarray(grid[:, each.offset : each.offset + each.size])
+def field_bytes(blocks: list[np.ndarray[Any, Any]], each: Field, order: Longs | None = None) -> Rows:
+    """The bytes of one field of all rows of all blocks. Shape (rows, field.size), C order.
+
+    Args:
+        blocks: Raw fixed parts. Shape (records,), type void.
+        each: The field.
+        order: Order of the result; None: as in ``blocks``.
+    """
+    element = np.dtype(f"u{each.size}" if each.size in (1, 2, 4, 8) else (np.void, each.size))
+    values = np.empty(sum(len(rows) for rows in blocks), dtype=element)
+    start = 0
+    for rows in blocks:
+        stride = rows.dtype.itemsize
+        values[start : start + len(rows)] = np.ndarray(
+            len(rows), dtype=element, buffer=rows.data, offset=each.offset, strides=(stride,)
+        )
+        start += len(rows)
+    if order is not None:
+        values = values[order]
+    return values.view(np.uint8).reshape(len(values), each.size)
 
 
 def _joined(parts: list[Any], dtype: np.dtype[Any]) -> Any:

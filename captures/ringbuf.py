@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Words = np.ndarray[tuple[int], np.dtype[np.uint32]]
     Kinds = np.ndarray[tuple[int], np.dtype[np.uint8]]
     Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
+    Rows = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
     Ints = np.ndarray[tuple[int], np.dtype[np.int32]]
     Longs = np.ndarray[tuple[int], np.dtype[np.int64]]
     Times = np.ndarray[tuple[int], np.dtype[np.uint64]]
