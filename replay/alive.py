@@ -95,7 +95,7 @@ class AliveIndex:
 
     def _places(self, keys: Int, group: Int, instant: Int) -> Int:
         clipped = np.minimum(instant, self.limit - 2) + 1
-        return np.searchsorted(keys, group * self.span + clipped, side="right")
+        return np.asarray(np.searchsorted(keys, group * self.span + clipped, side="right"), np.int64)
 
     def alive(self, group: Int, instant: Int) -> Int:
         """Number of lives of ``group`` alive at ``instant``."""
@@ -119,6 +119,14 @@ class AliveIndex:
         return born.count_below(left, self._places(born_keys, group, instant), rank) - died.count_below(
             left, self._places(died_keys, group, instant), rank
         )
+
+    def changed_below(self, group: Int, after: Int, until: Int, rank: Int) -> Int:
+        """Births and deaths in ``group`` in ``(after, until]`` of lives whose rank is below ``rank``."""
+        total = np.zeros(len(group), np.int64)
+        for keys, matrix in (self._born, self._died):
+            left, right = self._places(keys, group, after), self._places(keys, group, until)
+            total += matrix.count_below(left, np.maximum(left, right), rank)
+        return total
 
     def nth_alive(self, group: Int, instant: Int, nth: Int) -> Int:
         """The life that is the ``nth`` (from 0) alive of ``group`` at ``instant`` in order of rank.
@@ -145,4 +153,5 @@ class AliveIndex:
             born_right = np.where(one, zeros_b + born_right - zbr, zbr)
             died_left = np.where(one, zeros_d + died_left - zdl, zdl)
             died_right = np.where(one, zeros_d + died_right - zdr, zdr)
-        return self.life[rank]
+        life: Int = self.life[rank]
+        return life

@@ -38,9 +38,9 @@ def completed(walks: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     """What tells by itself that a migration walk unmapped everything.
 
     Returns:
-        ``walk_id``, ``hits``, ``last_hit`` (place), ``migrated``: the next walk of the task on that stable node restores
-        the entries on another folio, so the folio was moved, which needs that nothing mapped it
-        (mm/migrate.c migrate_folio_move()); ``counted``: the walk event has a mapcount and the hits
+        ``walk_id``, ``hits``, ``last_hit`` (place), ``migrated``: the next walk of the task on that stable
+        node restores the entries on another folio, so the folio was moved, which needs that nothing mapped
+        it (mm/migrate.c migrate_folio_move()); ``counted``: the walk event has a mapcount and the hits
         reach it. Null: not a migration walk, or no mapcount.
     """
     node = ["pid", "stable_node"]
@@ -86,7 +86,8 @@ def mapped_pages(
             every strategy makes that call.
         found: ``steps.hits``.
         verdict: ``completed``.
-        trees, mappings: State.
+        trees: The trees.
+        mappings: Which pages are mapped when.
 
     Returns:
         ``walk_id``, ``mm``, ``address``, ``listed``: a loop can find it. One row a mapping.

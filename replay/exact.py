@@ -61,7 +61,9 @@ def replay_exact(events: Mapping[str, pl.DataFrame], strategies: Sequence[str]) 
     """
     asked: list[Strategy] = chosen(strategies)
     lives, versions = avc_lives(events["ev_avc"], events["ev_syscall"])
-    tasks = pl.concat(frame.select("pid", "seq") for frame in events.values())
+    tasks = pl.concat(
+        frame.select("pid", "seq") for name, frame in events.items() if not name.startswith("ev_obs_")
+    )
     items = rmap_item_lives(events["ev_append"], events["ev_item_remove"], events["ev_node_remove"], tasks)
     trees = Trees(lives)
     items = at_merge(items, events["ev_merge"], trees)

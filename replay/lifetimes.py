@@ -107,7 +107,9 @@ def rmap_item_lives(
     misses the item only if ``gone`` lies before the walk's end.
 
     Args:
-        ev_append, ev_item_remove, ev_node_remove: The tables of these names.
+        ev_append: Table ``ev_append``.
+        ev_item_remove: Table ``ev_item_remove``.
+        ev_node_remove: Table ``ev_node_remove``.
         last_of_task: ``pid``, ``seq`` of every decoded event: where the capture has no returns, a
             removal is over when its task does the next thing.
 

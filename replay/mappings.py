@@ -29,7 +29,7 @@ PAGE: Final = 4096
 _WRITE_FAULT: Final = 2
 """error_code of a fault: PF_WRITE (arch/x86/include/asm/trap_pf.h)."""
 _DROPPING_ADVICE: Final = (4, 9, 13, 23, 24, 25)
-"""MADV_ DONTNEED, REMOVE, UNMERGEABLE, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE (uapi/asm-generic/mman-common.h)."""
+"""MADV_ DONTNEED, REMOVE, UNMERGEABLE, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE (uapi mman-common.h)."""
 _MAP_FIXED: Final = 0x10
 _CLONE_THREAD: Final = 0x10000
 _EINVAL: Final = -22

@@ -76,9 +76,9 @@ def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple
     yield (
         "assumed_instant",
         "warning",
-        exact.replayed.assumed_loops,
-        "loops ran while other tasks changed their tree and left no event that tells when; they are "
-        "spread evenly over the time between the neighbouring page-table events",
+        int(exact.replayed.loop["assumed"].sum()),
+        "loop counts may be off: the tree changed while the walk ran, and no page-table event tells "
+        "before which loop; such loops are spread evenly between the neighbouring page-table events",
     )
     yield (
         "stray_hit",

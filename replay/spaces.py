@@ -59,7 +59,8 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
 
     Args:
         heads: What ``mm_lives`` returns.
-        ev_avc, ev_task: The tables of these names.
+        ev_avc: Table ``ev_avc``.
+        ev_task: Table ``ev_task``.
 
     Returns:
         ``pid``, ``seq``, ``mm``: from that place on the task runs in that mm. Sorted by ``seq``.

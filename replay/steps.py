@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from replay.mappings import Mappings
@@ -159,7 +159,7 @@ def hits(
 def instants(
     steps: pl.DataFrame, found: pl.DataFrame, walks: pl.DataFrame, ended: pl.Series, trees: Trees
 ) -> pl.DataFrame:
-    """``steps`` with ``instant`` and ``assumed``: when each loop ran, and whether that had to be assumed.
+    """``steps`` with the instant of each loop.
 
     Args:
         steps: ``expand``.
@@ -167,6 +167,10 @@ def instants(
         walks: ``lifetimes.walk_lives``.
         ended: Whether the walk ended early, at its last hit; one row a walk, by walk_id.
         trees: The trees.
+
+    Returns:
+        ``steps`` and ``instant``; ``after``, ``until``: the loop ran at some instant in
+        ``(after, until]`` and nothing tells which (null: the instant is sure).
     """
     changes = trees.changes
     moving = steps["tree"].is_not_null().to_numpy()
@@ -178,14 +182,16 @@ def instants(
     steps = steps.with_columns(moving=pl.Series(moving)).join(
         first_hit, on=["walk_id", "position"], how="left", maintain_order="left"
     )
-    spans = walks.select("walk_id", "ts_ns", "end_ns", ended=ended)
+    spans = walks.select("walk_id", "enter", "exit", "ts_ns", "end_ns", ended=ended)
     loops = steps.group_by("walk_id").agg(pl.col("loops").first())
     spans = spans.join(loops, on="walk_id")
     anchors = pl.concat(
         [
-            spans.select("walk_id", place=pl.lit(0, pl.Int64), ts="ts_ns"),
-            placed.select("walk_id", place=2 * pl.col("position") + 1, ts="ts_ns"),
-            spans.filter(~pl.col("ended")).select("walk_id", place=2 * pl.col("loops"), ts="end_ns"),
+            spans.select("walk_id", place=pl.lit(0, pl.Int64), ts="ts_ns", seq="enter"),
+            placed.select("walk_id", place=2 * pl.col("position") + 1, ts="ts_ns", seq="seq"),
+            spans.filter(~pl.col("ended")).select(
+                "walk_id", place=2 * pl.col("loops"), ts="end_ns", seq="exit"
+            ),
         ]
     ).sort("place", "ts")
     loose = steps.filter(pl.col("moving") & pl.col("hit").is_null()).with_columns(
@@ -194,7 +200,7 @@ def instants(
     loose = (
         loose.sort("place")
         .join_asof(
-            anchors.select("walk_id", p0="place", t0="ts"),
+            anchors.select("walk_id", p0="place", t0="ts", after="seq"),
             left_on="place",
             right_on="p0",
             by="walk_id",
@@ -202,7 +208,7 @@ def instants(
             coalesce=False,
         )
         .join_asof(
-            anchors.select("walk_id", p1="place", t1="ts"),
+            anchors.select("walk_id", p1="place", t1="ts", until="seq"),
             left_on="place",
             right_on="p1",
             by="walk_id",
@@ -221,6 +227,8 @@ def instants(
     loose = loose.select(
         "walk_id",
         "position",
+        "after",
+        until=pl.col("until").fill_null(pl.col("exit")),
         guess=pl.max_horizontal("enter", pl.min_horizontal(pl.Series(settled), "exit")),
     )
     return (

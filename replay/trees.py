@@ -97,6 +97,11 @@ class Trees:
         """Number of intervals on ``tree`` at ``instant``: the iterations over ``[0, ULONG_MAX]``."""
         return self.by_first.alive(tree, instant)
 
+    def disturbed(self, tree: Int, after: Int, until: Int, first: UInt, last: UInt) -> Int:
+        """Insertions and removals in ``(after, until]`` of intervals that overlap ``[first, last]``."""
+        up_to = self.by_first.changed_below(tree, after, until, self.by_first.ranks_through(tree, last))
+        return up_to - self.by_last.changed_below(tree, after, until, self.by_last.ranks_below(tree, first))
+
     def places(self, tree: Int, instant: Int, life: Int) -> Int:
         """Place, from 1, of ``life`` among all intervals on ``tree`` at ``instant``, in tree order."""
         return self.by_first.alive_below(tree, instant, self.by_first.rank[life]) + 1

@@ -20,9 +20,13 @@ from replay.strategies import BUILTIN, lookups
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from replay.mappings import Mappings
     from replay.strategies import Strategy
     from replay.trees import Trees
+
+    Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Replayed:
     """Result of ``replay_walks``.
 
     Attributes:
-        loop: One row a loop and strategy; columns of table ``loop`` and ``position``, ``assumed``.
+        loop: One row a loop and strategy; columns of table ``loop`` and ``position``, and ``assumed``: the
+            count would be another one at another instant at which the loop may have run.
         walk: One row a walk and strategy; columns of table ``walk`` and ``found``.
         miss: Table ``miss``.
         pages: ``ends.mapped_pages``.
-        assumed_loops: Loops whose instant had to be assumed while their tree changed.
         stray_hits: Page-table events of a walk that none of its loops can have made.
     """
 
@@ -42,7 +46,6 @@ class Replayed:
     walk: pl.DataFrame
     miss: pl.DataFrame
     pages: pl.DataFrame
-    assumed_loops: int
     stray_hits: int
 
 
@@ -60,7 +63,8 @@ def replay_walks(
         walks: ``lifetimes.walk_lives``.
         items: ``merge.at_merge``.
         ev_migration_pte: The table of this name.
-        trees, mappings: State.
+        trees: The trees.
+        mappings: Which pages are mapped when.
         strategies: In the order of the results.
     """
     asked = steps.expand(walks, items, trees)
@@ -91,7 +95,6 @@ def replay_walks(
         walk=walk,
         miss=missed,
         pages=pages,
-        assumed_loops=int(asked["assumed"].sum()),
         stray_hits=found["position"].null_count(),
     )
 
@@ -155,14 +158,26 @@ def _loops(
             skip_addr_out_of_range=pl.when(known).then(pl.col("iterations") - holding),
             skip_mm_mismatch=pl.when(known).then(holding - called),
             rmap_one_calls=pl.when(known).then(called),
+            assumed=pl.Series(_assumed(loops, trees)),
         )
-        .drop("holding", "end_position", "end_rank", "end_life")
+        .drop("after", "until", "holding", "end_position", "end_rank", "end_life")
         .sort("walk_id", "number", "position")
     )
 
 
-def _iterations(loops: pl.DataFrame, trees: Trees) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Iterations of each loop: equal questions (same tree, unchanged meanwhile, same range) are asked once."""
+def _assumed(loops: pl.DataFrame, trees: Trees) -> NDArray[np.bool_]:
+    """Whether an interval in the range came or went while the loop may have run."""
+    assumed = np.zeros(len(loops), np.bool_)
+    loose = loops.with_row_index("row").filter(
+        pl.col("after").is_not_null() & pl.col("tree").is_not_null() & pl.col("first_pgoff").is_not_null()
+    )
+    columns = (loose[name].to_numpy() for name in ("tree", "after", "until", "first_pgoff", "last_pgoff"))
+    assumed[loose["row"].to_numpy()] = trees.disturbed(*columns) > 0
+    return assumed
+
+
+def _iterations(loops: pl.DataFrame, trees: Trees) -> Int:
+    """Iterations of each loop; equal questions (tree, its version, range) are asked once."""
     tree = loops["tree"].fill_null(0).to_numpy()
     instant = loops["instant"].to_numpy()
     questions = pl.DataFrame(
@@ -183,7 +198,7 @@ def _iterations(loops: pl.DataFrame, trees: Trees) -> np.ndarray[tuple[int], np.
         some = [column[name][chosen] for name in ("tree", "instant", "first", "last")]
         counts[chosen] = count(some[0], some[1]) if count is not None else trees.overlapping(*some)
     number = questions.join(distinct.select(*same, "question"), on=same, how="left", maintain_order="left")
-    iterations = counts[number["question"].to_numpy()]
+    iterations: Int = counts[number["question"].to_numpy()]
     cut = np.flatnonzero(loops["ended_early"].to_numpy() & (iterations > 1))
     ending = loops[cut]
     iterations[cut] = trees.place_in_range(
