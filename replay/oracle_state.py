@@ -167,6 +167,8 @@ class State:
         self.items: list[Item] = []
         self.walks: list[Walk] = []
         self.trees: dict[int, Tree] = defaultdict(Tree)
+        self.hlists: dict[int | None, list[Item]] = defaultdict(list)
+        """All items that ever were on each stable node."""
         self._inside: dict[int, Interval] = {}
         self._last_of_avc: dict[int, int] = {}
         self._call: dict[int, str | None] = {}
@@ -247,6 +249,7 @@ class State:
 
     def _add(self, item: Item) -> None:
         self.items.append(item)
+        self.hlists[item.stable_node].append(item)
         self._previous[item.rmap_item] = item
 
     def remove_rmap_item_from_tree(self, row: Row) -> None:
@@ -275,9 +278,7 @@ class State:
 
     def remove_node_from_stable_tree(self, row: Row) -> None:
         """A node is emptied: nothing of it is on its hlist any more."""
-        for item in self.items:
-            if item.stable_node != row["stable_node"]:
-                continue
+        for item in self.hlists[row["stable_node"]]:
             if item.died == AFTER:
                 item.die(row, gone=True)
                 del self._live[item.rmap_item]
