@@ -111,8 +111,8 @@ def analyze(
 
     from reports import write_reports
 
-    write_reports(tables, folder, force=force)
-    emit(_render(tables, format_))
+    paths = write_reports(tables, folder, force=force)
+    emit(_render(tables, format_, paths.html))
     sys.stderr.write(f"wrote {printable(str(folder))}\n")
 
 
@@ -146,8 +146,8 @@ def schema(
     emit({**render, Format.json: describe.as_json}[format_](chosen))
 
 
-def _render(tables: Mapping[str, pa.Table], format_: Format) -> str:
-    """The report of an analysis for stdout."""
+def _render(tables: Mapping[str, pa.Table], format_: Format, report: Path) -> str:
+    """The report of an analysis for stdout; as text it ends with the path of the HTML report."""
     if format_ is Format.json:
         from reports.summary_json import json_summary
 
@@ -158,7 +158,7 @@ def _render(tables: Mapping[str, pa.Table], format_: Format) -> str:
         return render_markdown(tables)
     from reports.text import render_text
 
-    return render_text(tables)
+    return render_text(tables, report=report)
 
 
 def emit(text: str) -> None:

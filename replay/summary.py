@@ -18,18 +18,22 @@ if TYPE_CHECKING:
 def summarise(exact: Exact, observed_loop: pl.DataFrame, observed_walk: pl.DataFrame) -> pl.DataFrame:
     """Table ``summary``: ``observed`` first, then the strategies in the order they were asked for.
 
-    Maxima are over the loops whose counts are known; totals are null when one is not.
+    Maxima are over the loops whose counts are known; totals are null when one is not. ``missed`` is
+    null, not 0, where the strategy's lookups are not known for all mappings.
     """
     longest = None if observed_walk.is_empty() else observed_walk["observed_ns"].max()
     rows = []
     if not observed_walk.is_empty():
         rows.append(_row(OBSERVED, "observed", observed_loop, observed_walk["walk_id"].n_unique(), longest))
     found = exact.replayed.walk.group_by("strategy").agg(pl.col("found").sum())
-    counts = {name: count for name, count in found.iter_rows()}
+    counts = dict(found.iter_rows())
+    mappings = exact.replayed.pages["listed"].sum()
     for strategy in exact.walk["strategy"].unique(maintain_order=True):
         walks = exact.walk.filter(pl.col("strategy") == strategy)
         row = _row(strategy, "replayed", exact.loop.filter(pl.col("strategy") == strategy), len(walks), None)
-        rows.append({**row, "found": counts[strategy], "missed": walks["mappings_missed"].sum()})
+        missed = walks["mappings_missed"].sum()
+        answered = counts[strategy] + missed == mappings
+        rows.append({**row, "found": counts[strategy], "missed": missed if missed or answered else None})
     schema = {name: pl.Null for name in TABLES["summary"].arrow.names}
     if not rows:
         return pl.DataFrame(schema=schema)

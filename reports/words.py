@@ -98,7 +98,7 @@ def provenance(facts: Facts) -> list[tuple[str, str]]:
 def measures(facts: Facts) -> list[str]:
     """What the columns of the strategy table mean."""
     sentences = [
-        "Time_ms to Skip_mm_mismatch: maxima, each over all inner loops; Time_ms of the longest loop.",
+        "Nr_iteration_total to Skip_mm_mismatch: maxima, each over all inner loops; Time_ms: longest walk.",
         "found, missed: mappings, summed over the walks. -: not known.",
     ]
     timed = {row["strategy"] for row in facts.rows if row["time_ms_max"] is not None}

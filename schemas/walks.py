@@ -180,9 +180,9 @@ def summary_columns() -> tuple[Column, ...]:
         count("loops", "Inner loops.", _REPLAY),
         real(
             "time_ms_max",
-            "Longest inner loop (the series' Time_ms).",
-            "fit over the walks; observed: the kernel's own measure",
-            null="no durations in the capture to fit, or none measured",
+            "Longest walk, from entry to return, with waits for locks and time off the CPU (Time_ms).",
+            "observed: rmap_walk_ksm() and its return; a strategy: a fit over the walks",
+            null="not measured, or no fit",
             unit="ms",
         ),
         count(
