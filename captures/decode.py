@@ -7,7 +7,7 @@ were asked for it keeps the fixed part as raw bytes, and strings that lie elsewh
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from schemas.errors import CorruptError
 if TYPE_CHECKING:
     from captures.eventfmt import EventFormat, Field
     from captures.ringbuf import Bytes, Longs, Records, Rows, Walker
+
+    Cpus: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
+    Shorts: TypeAlias = np.ndarray[Any, np.dtype[np.uint16]]
 
 MAX_EVENT_BYTES = 1 << 16
 
@@ -46,7 +49,7 @@ class EventParts:
     row_bytes: int
     rows: list[np.ndarray[Any, Any]] = field(default_factory=list)
     index: list[Longs] = field(default_factory=list)
-    cpu: list[np.ndarray[Any, np.dtype[np.int32]]] = field(default_factory=list)
+    cpu: list[Cpus] = field(default_factory=list)
     texts: dict[str, list[pa.Array[Any]]] = field(default_factory=dict)
     short: int = 0
     unreadable: int = 0
@@ -108,21 +111,40 @@ class Decoder:
         is_large = walker.type_len(header) == 0
         payload = records.word + 1 + is_large
         ids = block.view(f"{self._order}u2").take(payload * 2 + self._type_offset // 2)
+        for number, parts in self._present(ids, ts_ns):
+            chosen = np.flatnonzero(ids == number)
+            large = is_large[chosen]
+            size = 4 * walker.type_len(header[chosen]).astype(np.int64)
+            word = payload[chosen].astype(np.int64)
+            size[large] = words[word[large] - 1].astype(np.int64) - 4
+            self._take(parts, block, chosen, word * 4, size, cpu)
+        self.records += len(ids)
+
+    def add_payloads(self, block: Bytes, start: Longs, size: Longs, ts_ns: Longs, cpu: Cpus) -> None:
+        """Take records of which it is known where their payloads are.
+
+        Args:
+            block: Bytes that hold the payloads, one after the other in memory.
+            start: Byte of the block at which each begins.
+            size: Bytes of each, all of them in the block, ``type_offset`` + 2 at least.
+            ts_ns: Time of each.
+            cpu: CPU of each.
+        """
+        ids = gather(block, start + self._type_offset, np.dtype(f"{self._order}u2"))
+        for number, parts in self._present(ids, ts_ns):
+            chosen = np.flatnonzero(ids == number)
+            self._take(parts, block, chosen, start[chosen], size[chosen], cpu[chosen])
+        self.records += len(ids)
+
+    def _present(self, ids: Shorts, ts_ns: Longs) -> list[tuple[int, EventParts]]:
+        """Count the records of a block, keep their times, and name the wanted events among them."""
         found = np.bincount(ids, minlength=1 << 16)
         self.counts += found
         self.times.append(ts_ns)
-        for number, parts in self.events.items():
-            if number < len(found) and found[number]:
-                chosen = np.flatnonzero(ids == number)
-                large = is_large[chosen]
-                size = 4 * walker.type_len(header[chosen]).astype(np.int64)
-                word = payload[chosen].astype(np.int64)
-                size[large] = words[word[large] - 1].astype(np.int64) - 4
-                self._take(parts, block, chosen, word * 4, size, cpu)
-        self.records += len(ids)
+        return [each for each in self.events.items() if each[0] < len(found) and found[each[0]]]
 
     def _take(
-        self, parts: EventParts, block: Bytes, chosen: Longs, start: Longs, size: Longs, cpu: int
+        self, parts: EventParts, block: Bytes, chosen: Longs, start: Longs, size: Longs, cpu: int | Cpus
     ) -> None:
         """Keep the fixed part and the variable values of records of one event.
 
@@ -132,23 +154,19 @@ class Decoder:
             chosen: Place of each record in the block's records.
             start: Byte of the block at which the payload of each begins.
             size: Bytes of the payload of each.
-            cpu: Their CPU.
+            cpu: The CPU of all, or of each.
         """
         long_enough = size >= parts.row_bytes
         if not long_enough.all():
             parts.short += int((~long_enough).sum())
             chosen, start, size = chosen[long_enough], start[long_enough], size[long_enough]
+            cpu = cpu if isinstance(cpu, int) else cpu[long_enough]
         if not len(chosen):
             return
-        # One void element at every word of the block, overlapping: take() copies whole rows.
-        places = (len(block) - parts.row_bytes) // 4 + 1
-        rows = np.ndarray(
-            (places,), dtype=np.dtype((np.void, parts.row_bytes)), buffer=block.data, strides=(4,)
-        )
-        kept = rows[start >> 2]
+        kept = gather(block, start, np.dtype((np.void, parts.row_bytes)))
         parts.rows.append(kept)
         parts.index.append(chosen + self.records)
-        parts.cpu.append(np.full(len(chosen), cpu, dtype=np.int32))
+        parts.cpu.append(np.full(len(chosen), cpu, dtype=np.int32) if isinstance(cpu, int) else cpu)
         for each in parts.variable:
             at, length, valid = self._place(each, kept, start, size)
             parts.unreadable += int((~valid).sum())
@@ -224,6 +242,47 @@ def field_bytes(blocks: list[np.ndarray[Any, Any]], each: Field, order: Longs | 
     if order is not None:
         values = values[order]
     return values.view(np.uint8).reshape(len(values), each.size)
+
+
+def gather(block: Bytes, start: Longs, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """The elements that begin at the bytes ``start`` of a block, wherever that is.
+
+    Args:
+        block: The block, contiguous.
+        start: First byte of each; the whole element lies in the block.
+        dtype: Type of the elements.
+    """
+    if not len(start):
+        return np.empty(0, dtype=dtype)
+    # One void element at every byte of the block, overlapping: indexing copies whole elements.
+    whole = np.dtype((np.void, dtype.itemsize))
+    places = len(block) - dtype.itemsize + 1
+    return np.ndarray((places,), dtype=whole, buffer=block.data, strides=(1,))[start].view(dtype)
+
+
+def type_offset(wanted: list[EventFormat], path: str) -> int:
+    """Byte of the payload at which every record has its event id; 0: nothing is wanted.
+
+    Raises:
+        CorruptError: The formats do not agree, or lack the common fields.
+    """
+    places = {
+        (each.common["common_type"].offset, each.common["common_type"].size)
+        for each in wanted
+        if "common_type" in each.common and "common_pid" in each.common
+    }
+    complete = all({"common_type", "common_pid"} <= each.common.keys() for each in wanted)
+    if not wanted:
+        return 0
+    if not complete or len(places) != 1 or min(places)[1] != 2 or min(places)[0] % 2 or min(places)[0] > 64:
+        raise CorruptError(
+            "the event formats disagree about the common fields",
+            path=path,
+            expected="common_type (2 bytes, one place) and common_pid in every format",
+            found=f"common_type at {sorted(places)}",
+            hint="the file was damaged: copy it again",
+        )
+    return min(places)[0]
 
 
 def _joined(parts: list[Any], dtype: np.dtype[Any]) -> Any:

@@ -6,13 +6,14 @@ here depends on a kernel version.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from captures.cursor import HINT_CORRUPT
-from schemas.errors import CorruptError
+from schemas.errors import CorruptError, MissingEventsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -179,6 +180,33 @@ def parse_formats(texts: Iterable[tuple[str, bytes]], path: str) -> dict[str, Ev
         by_id[number] = name
         formats[name] = EventFormat(system, name.partition(":")[2], number, text, path)
     return formats
+
+
+def find_formats(
+    formats: Mapping[str, EventFormat], names: list[str], path: str, record: str
+) -> list[EventFormat]:
+    """The formats of the events that are asked for.
+
+    Args:
+        formats: All formats of the capture by ``system:name``.
+        names: The events.
+        path: File named in errors.
+        record: Command that records an event.
+
+    Raises:
+        MissingEventsError: The capture does not know one of the names.
+    """
+    missing = [name for name in names if name not in formats]
+    if missing:
+        close = difflib.get_close_matches(missing[0], formats, n=3)
+        raise MissingEventsError(
+            f"the capture has no event {', '.join(missing)}",
+            path=path,
+            expected=missing[0],
+            found=f"similar: {', '.join(close)}" if close else f"{len(formats)} other events",
+            hint=f"record it: {record}; `replay inspect` lists what is there",
+        )
+    return [formats[name] for name in names]
 
 
 def _formats_corrupt(path: str, expected: str, found: str) -> CorruptError:

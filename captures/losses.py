@@ -15,8 +15,9 @@ from captures.clock import NOT_NS
 from schemas import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from captures.eventfmt import EventFormat
     from captures.ringbuf import Longs, Records, Times
     from captures.tracedat import Container
 
@@ -206,6 +207,24 @@ def clock_rows(clocks: Iterable[str | None], *, has_tsc_conversion: bool) -> Ite
                 "the clock local may run apart between CPUs: events of two CPUs that are close may be swapped"
             )
             yield QualityRow("clock", None, None, None, None, text, "info")
+
+
+def unknown_rows(counts: Longs, formats: Mapping[str, EventFormat]) -> Iterable[QualityRow]:
+    """A row about records of events without a format; ``counts``: records by event id."""
+    known = {each.id for each in formats.values()}
+    unknown = [number for number in np.flatnonzero(counts).tolist() if number not in known]
+    if unknown:
+        count = int(counts[unknown].sum())
+        text = f"{count} records are of events without a format ({len(unknown)} ids): they were left out"
+        yield QualityRow("unknown_event", None, None, None, count, text, "warning")
+
+
+def broken_rows(broken: Mapping[str, tuple[int, int]]) -> Iterable[QualityRow]:
+    """Rows about records that do not fit their format; ``broken``: too short, unreadable strings by event."""
+    for name, (short, unreadable) in broken.items():
+        text = f"{short} records of {name} are shorter than their format says and were left out, "
+        text += f"{unreadable} strings in others lie outside their record and are null"
+        yield QualityRow("corrupt", None, None, None, short + unreadable, text, "error")
 
 
 def quality_table(rows: Iterable[QualityRow]) -> pa.Table:

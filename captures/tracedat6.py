@@ -19,12 +19,7 @@ def read(container: t.Container, cursor: Cursor) -> None:
         UnknownFormatError: A file of a latency tracer, which holds text instead of events.
         TruncatedError, CorruptError: The file ends inside its tables, or contradicts itself.
     """
-    t.read_header_info(container, cursor)
-    t.read_ftrace_events(container, cursor)
-    t.read_event_formats(container, cursor)
-    _skip_table(container, cursor, c.KALLSYMS, cursor.u32("the size of kallsyms"))
-    _skip_table(container, cursor, c.PRINTK, cursor.u32("the size of printk_formats"))
-    _skip_table(container, cursor, c.CMDLINES, cursor.u64("the size of saved_cmdlines"))
+    read_tables(container, cursor)
     cpus_at = cursor.pos
     cpus = cursor.u32("the number of CPUs")
     tag = _read_tags(container, cursor)
@@ -52,6 +47,22 @@ def read(container: t.Container, cursor: Cursor) -> None:
         instance = container.cursor(place)
         _read_tags(container, instance)
         container.buffers.append(_buffer(container, instance, name, cpus, clock))
+
+
+def read_tables(container: t.Container, cursor: Cursor) -> None:
+    """Read the layout of pages, the formats, and where kallsyms, printk formats and command lines are.
+
+    A perf.data has the same tables in its feature TRACING_DATA.
+
+    Raises:
+        TruncatedError, CorruptError: The file ends inside its tables, or contradicts itself.
+    """
+    t.read_header_info(container, cursor)
+    t.read_ftrace_events(container, cursor)
+    t.read_event_formats(container, cursor)
+    _skip_table(container, cursor, c.KALLSYMS, cursor.u32("the size of kallsyms"))
+    _skip_table(container, cursor, c.PRINTK, cursor.u32("the size of printk_formats"))
+    _skip_table(container, cursor, c.CMDLINES, cursor.u64("the size of saved_cmdlines"))
 
 
 def _skip_table(container: t.Container, cursor: Cursor, number: int, size: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -12,14 +11,13 @@ import numpy as np
 from captures import c_tracedat as c
 from captures import losses
 from captures.clock import TimeConversion
-from captures.decode import Decoder
-from captures.eventfmt import parse_formats
+from captures.decode import Decoder, type_offset
+from captures.eventfmt import find_formats, parse_formats
 from captures.info import CaptureInfo
 from captures.ringbuf import Walker
 from captures.stream import PageStream
 from captures.tracedat import read_container
 from captures.tracedat7 import open_table
-from schemas.errors import CorruptError, MissingEventsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,17 +106,7 @@ class TraceDatCapture:
     def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""
         asked = list(dict.fromkeys(names))
-        missing = [name for name in asked if name not in self.formats]
-        if missing:
-            close = difflib.get_close_matches(missing[0], self.formats, n=3)
-            raise MissingEventsError(
-                f"the capture has no event {', '.join(missing)}",
-                path=self.path,
-                expected=missing[0],
-                found=f"similar: {', '.join(close)}" if close else f"{len(self.formats)} other events",
-                hint="record it: trace-cmd record -e SYSTEM:NAME; `replay inspect` lists what is there",
-            )
-        wanted = [self.formats[name] for name in asked]
+        wanted = find_formats(self.formats, asked, self.path, "trace-cmd record -e SYSTEM:NAME")
         decoder = self._read(wanted)
         ts_ns = np.concatenate(decoder.times) if decoder.times else np.empty(0, dtype=np.int64)
         rank = _ranks(ts_ns)
@@ -139,16 +127,8 @@ class TraceDatCapture:
         ]
         buffers = [each for each in self._container.buffers if any(place.size for place in each.cpus)]
         rows += losses.clock_rows((b.clock for b in buffers), has_tsc_conversion=self._convert.is_tsc)
-        known = {each.id for each in self.formats.values()}
-        unknown = [number for number in np.flatnonzero(scan.counts).tolist() if number not in known]
-        if unknown:
-            count = int(scan.counts[unknown].sum())
-            text = f"{count} records are of events without a format ({len(unknown)} ids): they were left out"
-            rows.append(losses.QualityRow("unknown_event", None, None, None, count, text, "warning"))
-        for name, (short, unreadable) in self._broken.items():
-            text = f"{short} records of {name} are shorter than their format says and were left out, "
-            text += f"{unreadable} strings in others lie outside their record and are null"
-            rows.append(losses.QualityRow("corrupt", None, None, None, short + unreadable, text, "error"))
+        rows += losses.unknown_rows(scan.counts, self.formats)
+        rows += losses.broken_rows(self._broken)
         return losses.quality_table(rows)
 
     def comms(self) -> dict[int, str]:
@@ -209,7 +189,7 @@ class TraceDatCapture:
     def _read(self, wanted: list[EventFormat]) -> Decoder:
         """One pass over all records, CPU after CPU, of the buffers one after the other."""
         order = "<" if self._container.order == "little" else ">"
-        decoder = Decoder(wanted, order, self._type_offset(wanted))
+        decoder = Decoder(wanted, order, type_offset(wanted, self.path))
         facts: list[losses.StreamFacts] = []
         walkers: dict[int, Walker] = {}
         for stream in self._streams():
@@ -245,36 +225,6 @@ class TraceDatCapture:
             if place.size
         ]
         return sorted(streams, key=lambda each: each.place.cpu)
-
-    def _type_offset(self, wanted: list[EventFormat]) -> int:
-        """Byte of the payload at which every record has its event id.
-
-        Raises:
-            CorruptError: The formats do not agree, or lack the common fields.
-        """
-        places = {
-            (each.common["common_type"].offset, each.common["common_type"].size)
-            for each in wanted
-            if "common_type" in each.common and "common_pid" in each.common
-        }
-        complete = all({"common_type", "common_pid"} <= each.common.keys() for each in wanted)
-        if not wanted:
-            return 0
-        if (
-            not complete
-            or len(places) != 1
-            or min(places)[1] != 2
-            or min(places)[0] % 2
-            or min(places)[0] > 64
-        ):
-            raise CorruptError(
-                "the event formats disagree about the common fields",
-                path=self.path,
-                expected="common_type (2 bytes, one place) and common_pid in every format",
-                found=f"common_type at {sorted(places)}",
-                hint="the file was damaged: copy it again",
-            )
-        return min(places)[0]
 
 
 def _ranks(ts_ns: Longs) -> Longs:
