@@ -44,23 +44,18 @@ class Source:
             CaptureError: It cannot be opened, or not be unpacked.
         """
         self.path = str(path)
-        self._file: IO[bytes] = _open(self.path)
-        try:
-            self.size_bytes = self._file.seek(0, 2)
-            self._file.seek(0)
-            head = self._file.read(8)
+        with _open(self.path) as file:
+            self.size_bytes = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(8)
             self.packing = next((name for magic, name in PACKED.items() if head.startswith(magic)), None)
-            if self.packing is not None:
-                packed, self._file = self._file, tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-                with packed:
-                    packed.seek(0)
-                    _unpack(self.path, packed, self.packing, self._file)
-            size = self._file.seek(0, 2)
-            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
-        except BaseException:
-            self._file.close()
-            raise
-        self.data = memoryview(self._map if self._map is not None else b"")
+            if self.packing is None:
+                self.data = _mapped(file)
+            else:
+                file.seek(0)
+                with tempfile.TemporaryFile() as unpacked:
+                    _unpack(self.path, file, self.packing, unpacked)
+                    self.data = _mapped(unpacked)
 
     @cached_property
     def sha256(self) -> str:
@@ -69,10 +64,14 @@ class Source:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def close(self) -> None:
-        """Let go of the file. The map itself stays as long as something still refers to its bytes."""
+        """Let go of the bytes. The map goes when nothing refers to them any more."""
         self.data = memoryview(b"")
-        self._map = None
-        self._file.close()
+
+
+def _mapped(file: IO[bytes]) -> memoryview:
+    """The whole file in memory; the map outlives the file."""
+    size = file.seek(0, 2)
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
 
 
 def _open(path: str) -> IO[bytes]:

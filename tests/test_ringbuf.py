@@ -136,6 +136,15 @@ def test_cpus_are_merged_by_time_and_ties_by_cpu(tmp_path: Path) -> None:
     assert read(path) == [(95, 2, 4), (100, 5, 1), (105, 2, 5), (110, 0, 6), (110, 5, 2), (120, 5, 3)]
 
 
+def test_buffers_are_merged_like_cpus(tmp_path: Path) -> None:
+    k = LITTLE
+    path = tmp_path / "t.dat"
+    top = Buffer({1: k.page(100, [k.data(0, event(k, 1)), k.data(10, event(k, 2))])})
+    other = Buffer({0: k.page(100, [k.data(0, event(k, 3)), k.data(5, event(k, 4))])}, name="other")
+    path.write_bytes(TraceDat([("t", FORMAT)], [top, other]).build())
+    assert read(path) == [(100, 0, 3), (100, 1, 1), (105, 0, 4), (110, 1, 2)]
+
+
 def test_the_numbers_do_not_depend_on_what_else_is_asked_for(tmp_path: Path) -> None:
     k = LITTLE
     records = [
@@ -229,6 +238,13 @@ def test_sixteen_kib_pages_of_which_only_four_are_filled(tmp_path: Path) -> None
     pages = [k.page(p, [k.data(1, event(k, p))], size=16384) for p in range(3)]
     path = write(tmp_path / "t.dat", {0: pages}, page_bytes=16384)
     assert [n for _, _, n in read(path)] == [0, 1, 2]
+
+
+def test_pages_larger_than_64_kib(tmp_path: Path) -> None:
+    k = LITTLE
+    records = [k.data(1, event(k, n)) for n in range(6000)]
+    path = write(tmp_path / "t.dat", {0: [k.page(0, records, size=1 << 17)]}, page_bytes=1 << 17)
+    assert [n for _, _, n in read(path)] == list(range(6000))
 
 
 def test_blocks_of_pages_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
