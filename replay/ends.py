@@ -93,7 +93,8 @@ def mapped_pages(
         ``walk_id``, ``mm``, ``address``, ``listed``: a loop can find it. One row a mapping.
     """
     hit = found.filter(pl.col("mm").is_not_null()).select("walk_id", "mm", "address").unique()
-    sure = pl.col("migrated").fill_null(False) | pl.col("counted").fill_null(False)
+    watching = not found.is_empty()
+    sure = pl.lit(watching) & pl.col("migrated").fill_null(False)
     asking = (
         walks.join(verdict, on="walk_id")
         .filter(pl.col("rmap_one").is_in(ENDING) & ~pl.col("counted").fill_null(False))
@@ -102,7 +103,7 @@ def mapped_pages(
     calls = met.group_by("walk_id", mm=pl.col("vma_mm"), address=pl.col("address")).agg(
         pl.col("always").any(), pl.col("space").first()
     )
-    watched = (pl.col("rmap_one") == SETS) & pl.lit(not found.is_empty())
+    watched = (pl.col("rmap_one") == SETS) & pl.lit(watching)
     listed = asking.join(calls, on="walk_id").filter(~(watched & pl.col("always") & ~pl.col("sure")))
     unlisted = _unlisted(asking, items, trees, mappings).join(
         calls, on=["walk_id", "mm", "address"], how="anti"
@@ -124,8 +125,9 @@ def mapped_pages(
 def _vanished(asked: pl.DataFrame, trees: Trees) -> pl.Series:
     """Whether the address lost its VMA between the last hit and the end of the walk."""
     space, address = asked["space"].to_numpy(), asked["address"].to_numpy()
+    since = asked["last_hit"].fill_null(asked["enter"])
     gone = np.zeros(len(asked), np.bool_)
-    gone[trees.covering(space, asked["last_hit"].fill_null(-1).to_numpy(), address)[0]] = True
+    gone[trees.covering(space, since.to_numpy(), address)[0]] = True
     gone[trees.covering(space, asked["exit"].to_numpy(), address)[0]] = False
     return pl.Series(gone)
 
@@ -136,29 +138,31 @@ def _unlisted(asking: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings:
         asking.join(items.select("stable_node", "mm", "address", "anon_vma", "born"), on="stable_node")
         .filter(pl.col("born") < pl.col("enter"))
         .select(*asking.columns, "mm", "address", "anon_vma")
+        .drop_nulls(["mm", "address", "anon_vma"])
         .unique()
     )
     every = [past]
     while not past.is_empty():
+        known = pl.concat(every)
         past = (
             past.join(mappings.forks, left_on="mm", right_on="parent", suffix="_child")
             .filter(pl.col("born") < pl.col("enter"))
             .with_columns(mm="mm_child")
-            .select(every[0].columns)
+            .select(known.columns)
             .unique()
+            .join(known, on=["walk_id", "mm", "address", "anon_vma"], how="anti")
         )
         every.append(past)
     candidates = (
         pl.concat(every)
-        .unique(["walk_id", "mm", "address"])
         .join(trees.codes, on="anon_vma")
         .join(trees.spaces, on=["tree", "mm"])
-        .sort("walk_id", "mm", "address")
+        .sort("walk_id", "mm", "address", "tree")
     )
     question, _ = trees.covering(
         candidates["space"].to_numpy(), candidates["enter"].to_numpy(), candidates["address"].to_numpy()
     )
-    return candidates[question].unique(["walk_id", "mm", "address"], maintain_order=True)
+    return candidates[question].unique(["walk_id", "mm", "address"], keep="first", maintain_order=True)
 
 
 def endings(calls: pl.DataFrame, pages: pl.DataFrame, walks: pl.DataFrame) -> pl.DataFrame:

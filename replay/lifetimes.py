@@ -104,7 +104,8 @@ def rmap_item_lives(
 
     remove_rmap_item_from_tree() takes the item off the hlist under the folio lock, somewhere between
     its entry and its return; a walk holds that lock. So the death is an interval of places: a walk
-    misses the item only if ``gone`` lies before the walk's end.
+    misses the item only if ``gone`` lies before the walk's end. Where the return was lost, the next event
+    of the same rmap_item tells that it had gone.
 
     Args:
         ev_append: Table ``ev_append``.
@@ -131,7 +132,17 @@ def rmap_item_lives(
         .with_columns(pl.col("returned").fill_null(AFTER))
     )
     appends = ev_append.sort("seq")
+    again = pl.concat(each.select("rmap_item", again="seq") for each in (appends, removals)).sort("again")
     nodes = ev_node_remove.select("stable_node", emptied="seq", emptied_ts="ts_ns").sort("emptied")
+    removals = removals.join_asof(
+        again,
+        left_on="after",
+        right_on="again",
+        by="rmap_item",
+        strategy="forward",
+        coalesce=False,
+        check_sortedness=False,
+    ).with_columns(returned=pl.min_horizontal("returned", "again"))
     ends = pl.concat(
         [
             removals.select("rmap_item", end="seq", end_ts="ts_ns", gone="returned"),
@@ -172,17 +183,27 @@ def rmap_item_lives(
             known, left_on="seq", right_on="born", by="rmap_item", coalesce=False, check_sortedness=False
         )
         .filter(pl.col("until").is_null() | (pl.col("until") < pl.col("seq")))
+        .with_columns(stable_node="head", previous=pl.col("seq").shift(1).over("rmap_item", order_by="seq"))
+        .join_asof(
+            nodes,
+            left_on="after",
+            right_on="emptied",
+            by="stable_node",
+            strategy="forward",
+            coalesce=False,
+            check_sortedness=False,
+        )
         .select(
             "rmap_item",
             "mm",
             "address",
             "anon_vma",
-            stable_node="head",
-            born=pl.col("until").fill_null(BEFORE),
+            "stable_node",
+            born=pl.max_horizontal("until", "previous").fill_null(BEFORE),
             born_ts_ns=pl.lit(None, pl.Int64),
             died="seq",
             died_ts_ns="ts_ns",
-            gone="returned",
+            gone=pl.min_horizontal("returned", "emptied"),
             kpfn=pl.lit(None, pl.UInt64),
             linear_page_index=pl.lit(None, pl.UInt64),
         )

@@ -42,10 +42,10 @@ def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.Da
     question, life = trees.covering(
         asked["space"].to_numpy(), asked["at"].to_numpy(), asked["address"].to_numpy()
     )
-    vma = trees.lives[life].select("vm_pgoff", "first_pgoff", "vm_start", "born")
+    vma = trees.lives[life].select("vm_pgoff", "first_pgoff", "vm_start", "born", "died")
     found = (
         pl.concat([asked[question].select("item", "address"), vma], how="horizontal")
-        .sort("item", "born")
+        .sort("item", "born", "died")
         .unique("item", keep="last", maintain_order=True)
         .select(
             "item",

@@ -204,11 +204,10 @@ def _walk(walk_id: int, each: Replay, strategy: str, loops: list[Loop], missed: 
     """Sums and maxima; null where a loop is not known; no loop has no maximum."""
     entry: Row = each.walk.entry
     known = all(loop.known for loop in loops)
-    end_ts = each.walk.end_ts
     return {
         "walk_id": walk_id,
         "ts_ns": entry["ts_ns"],
-        "end_ns": end_ts,
+        "end_ns": each.walk.end_ts,
         "cpu": entry["cpu"],
         "pid": entry["pid"],
         "comm": entry["comm"],
@@ -224,7 +223,7 @@ def _walk(walk_id: int, each: Replay, strategy: str, loops: list[Loop], missed: 
         },
         "rmap_one_calls": sum(loop.rmap_one_calls for loop in loops) if known else None,
         "mappings_missed": missed,
-        "observed_ns": None if end_ts is None else end_ts - entry["ts_ns"],
+        "observed_ns": each.walk.end_ts - entry["ts_ns"],
         "predicted_ns": None,
     }
 

@@ -39,8 +39,8 @@ class Interval:
         row = self.row
         self.avc, self.vma, self.anon_vma, self.mm = row["avc"], row["vma"], row["anon_vma"], row["mm"]
         self.vm_start, self.vm_end, self.vm_pgoff = row["vm_start"], row["vm_end"], row["vm_pgoff"]
-        self.first = self.vm_pgoff if row["anon_pgoff"] is None else row["anon_pgoff"]
-        self.last = None
+        self.first: Any = self.vm_pgoff if row["anon_pgoff"] is None else row["anon_pgoff"]
+        self.last: Any = None
         if None not in (self.first, self.vm_start, self.vm_end):
             self.last = self.first + (self.vm_end - self.vm_start) // PAGE_SIZE - 1
 
@@ -96,7 +96,7 @@ class Walk:
 
     entry: Row
     exit: int = AFTER
-    end_ts: int | None = None
+    end_ts: int = AFTER
     ptes: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -240,14 +240,16 @@ class State:
             linear_page_index=row["linear_page_index"],
         )
         previous = self._previous.get(pointer)
-        if previous is not None:
-            previous.gone = min(previous.gone, seq)
         merged = self._merged.get(pointer, BEFORE)
         item.merged_at = merged if merged > (previous.born if previous else BEFORE) else seq
-        self._add(item)
+        self._add(item, row)
         self._live[pointer] = item
 
-    def _add(self, item: Item) -> None:
+    def _add(self, item: Item, row: Row) -> None:
+        """A new life of the rmap_item tells that the one before is over."""
+        previous = self._previous.get(item.rmap_item)
+        if previous is not None:
+            previous.gone = min(previous.gone, row["seq"])
         self.items.append(item)
         self.hlists[item.stable_node].append(item)
         self._previous[item.rmap_item] = item
@@ -267,7 +269,7 @@ class State:
                 row["anon_vma"],
                 born=previous.died if previous else BEFORE,
             )
-            self._add(item)
+            self._add(item, row)
         item.die(row, gone=False)
         self._leaving[row["pid"]].append(item)
 
@@ -315,7 +317,7 @@ class State:
         held = self.trees[item.anon_vma].holding(item.mm, item.address, item.merged_at)
         if not held:
             return
-        vma = max(held, key=lambda each: each.born)
+        vma = max(held, key=lambda each: (each.born, each.died))
         item.vm_pgoff = vma.vm_pgoff
         if item.linear_page_index is None:
             item.linear_page_index = vma.first + (item.address - vma.vm_start) // PAGE_SIZE

@@ -106,7 +106,7 @@ class Walks:
             for each in state.intervals
             if each.placed
             for seq, ts in ((each.born_seq, each.born_ts), (each.died_seq, each.died_ts))
-            if seq is not None
+            if seq is not None and ts is not None
         ]
         self.changes = sorted(ends)
         self.replays = [Replay(walk, self._hlist(walk)) for walk in state.walks]
@@ -287,7 +287,7 @@ class Walks:
     def _instants(self, replay: Replay) -> list[int]:
         """The instant of the tree that each loop is answered for."""
         walk, loops = replay.walk, replay.loops
-        anchors = [(0, walk.entry["ts_ns"])]
+        anchors: list[Range] = [(0, walk.entry["ts_ns"])]
         anchors += [(2 * hit.loop + 1, hit.pte["ts_ns"]) for hit in replay.hits if hit.loop is not None]
         if not self.ended_at_last_hit(replay):
             anchors.append((2 * len(loops), walk.end_ts))
@@ -296,7 +296,7 @@ class Walks:
 
     def _instant(self, replay: Replay, position: int, anchors: list[Range]) -> int:
         walk = replay.walk
-        own = [hit.pte["seq"] for hit in replay.hits if hit.loop == position]
+        own: list[int] = [hit.pte["seq"] for hit in replay.hits if hit.loop == position]
         if own:
             return min(own)
         tree = self.tree(replay.loops[position][1])

@@ -93,7 +93,8 @@ def visits(steps: pl.DataFrame, trees: Trees, at: str) -> pl.DataFrame:
         takes this mm, so that rmap_one is called.
     """
     spaces = trees.spaces.rename({"mm": "vma_mm"})
-    asked = steps.filter(pl.col("tree").is_not_null()).join(spaces, on="tree", maintain_order="left")
+    known = pl.all_horizontal(pl.col("tree", "mm", "address").is_not_null())
+    asked = steps.filter(known).join(spaces, on="tree", maintain_order="left")
     question, life = trees.covering(
         asked["space"].to_numpy(), asked[at].to_numpy(), asked["address"].to_numpy()
     )

@@ -31,7 +31,7 @@ def summarise(exact: Exact, observed_loop: pl.DataFrame, observed_walk: pl.DataF
     for strategy in exact.walk["strategy"].unique(maintain_order=True):
         walks = exact.walk.filter(pl.col("strategy") == strategy)
         row = _row(strategy, "replayed", exact.loop.filter(pl.col("strategy") == strategy), len(walks), None)
-        missed = walks["mappings_missed"].sum()
+        missed = len(exact.miss.filter(pl.col("strategy") == strategy))
         answered = counts[strategy] + missed == mappings
         rows.append({**row, "found": counts[strategy], "missed": missed if missed or answered else None})
     schema = {name: pl.Null for name in TABLES["summary"].arrow.names}

@@ -78,6 +78,7 @@ class Trees:
         self.by_first = AliveIndex(column["tree"], self.first, *life, len(self.codes))
         self.by_last = AliveIndex(column["tree"], self.last, *life, len(self.codes))
         self.by_start = AliveIndex(column["space"], self.start, *life, len(self.spaces))
+        self.by_end = AliveIndex(column["space"], self.end, *life, len(self.spaces))
 
         seen = pl.concat(
             self.lives.select("tree", seq=f"{end}_seq", ts_ns=f"{end}_ts_ns") for end in ("born", "died")
@@ -109,22 +110,27 @@ class Trees:
     def covering(self, space: Int, instant: Int, address: UInt) -> tuple[Int, Int]:
         """The lives of ``space`` alive at ``instant`` whose VMA holds ``address``.
 
-        VMAs of one address space do not overlap, save for one moment: __split_vma() inserts the new
-        VMA before it shrinks the old one around it. So at most the two nearest starts can hold it.
+        VMAs of one address space do not overlap, save for moments: __split_vma() inserts the new VMA
+        before it shrinks the old one around it, commit_merge() grows one before those that it swallows are
+        gone (and a lost removal leaves one behind). So it is known how many hold the address, and the
+        nearest starts are asked first.
 
         Returns:
             Two columns as long as there are answers: number of the question, life.
         """
         index = self.by_start
-        starts_below = index.alive_below(space, instant, index.ranks_through(space, address))
-        questions: list[Int] = []
-        lives: list[Int] = []
-        for back in (2, 1):
-            question = np.flatnonzero(starts_below >= back)
-            life = index.nth_alive(space[question], instant[question], starts_below[question] - back)
+        nth = index.alive_below(space, instant, index.ranks_through(space, address))
+        over = self.by_end.alive_below(space, instant, self.by_end.ranks_through(space, address))
+        question, wanted = np.arange(len(space)), nth - over
+        questions, lives = [question[:0]], [question[:0]]
+        while len(question := question[wanted > 0]):
+            keep = wanted > 0
+            nth, wanted = nth[keep] - 1, wanted[keep]
+            life = index.nth_alive(space[question], instant[question], nth)
             holds = address[question] < self.end[life]
             questions.append(question[holds])
             lives.append(life[holds])
+            wanted = wanted - holds
         question, life = np.concatenate(questions), np.concatenate(lives)
         order = np.lexsort((life, question))
         return question[order], life[order]

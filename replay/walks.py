@@ -149,7 +149,7 @@ def _loops(
     )
     loops = loops.join(visited, on=["number", "walk_id", "position"], how="left", maintain_order="left")
     iterations = pl.Series("iterations", _iterations(loops, trees))
-    known = pl.col("first_pgoff").is_not_null() & pl.col("tree").is_not_null()
+    known = pl.all_horizontal(pl.col("first_pgoff", "tree", "mm", "address").is_not_null())
     holding, called = pl.col("holding").fill_null(0), pl.col("rmap_one_calls").fill_null(0)
     return (
         loops.with_columns(iterations)
@@ -158,6 +158,7 @@ def _loops(
             skip_addr_out_of_range=pl.when(known).then(pl.col("iterations") - holding),
             skip_mm_mismatch=pl.when(known).then(holding - called),
             rmap_one_calls=pl.when(known).then(called),
+            ended_early=pl.when(known).then("ended_early"),
             assumed=pl.Series(_assumed(loops, trees)),
         )
         .drop("after", "until", "holding", "end_position", "end_rank", "end_life")
@@ -254,7 +255,7 @@ def _walks(
     missed: pl.DataFrame,
     strategies: Sequence[Strategy],
 ) -> pl.DataFrame:
-    """Sums and maxima of the loops; null where one of them is not known."""
+    """Sums and maxima of the loops; null where one is not known. A walk without loops has no maximum."""
     key = ["walk_id", "number"]
     names = pl.DataFrame(
         {
@@ -262,10 +263,8 @@ def _walks(
             "strategy": [strategy.name for strategy in strategies],
         }
     )
-    counts = ("iterations", "skip_addr_out_of_range", "skip_mm_mismatch", "rmap_one_calls")
-    whole = [pl.col(name).is_not_null().all().alias(f"{name}_known") for name in counts]
     sums = loop.group_by(key).agg(
-        *whole,
+        known=pl.col("iterations").is_not_null().all(),
         loops=pl.len().cast(pl.Int64),
         iterations_total=pl.col("iterations").sum(),
         iterations_max=pl.col("iterations").max(),
@@ -280,10 +279,10 @@ def _walks(
         .join(shortfall, on=key, how="left", maintain_order="left")
         .join(stops.select(*key, "found"), on=key, how="left", maintain_order="left")
     )
-    zero = ("loops", "iterations_total", "rmap_one_calls", "mappings_missed", "found")
-    rows = rows.with_columns(pl.col(name).fill_null(0) for name in zero)
-    source = {"iterations": "iterations_total", "rmap_one_calls": "rmap_one_calls"}
+    totals = ("loops", "iterations_total", "rmap_one_calls", "mappings_missed")
+    maxima = ("iterations_max", "skip_addr_out_of_range_max", "skip_mm_mismatch_max")
+    rows = rows.with_columns(pl.col(name).fill_null(0) for name in (*totals, "found"))
+    known = pl.col("known").fill_null(True)
     return rows.with_columns(
-        pl.when(pl.col(f"{count}_known").fill_null(True)).then(pl.col(name)).alias(name)
-        for count, name in source.items()
+        pl.when(known).then(pl.col(name)).alias(name) for name in (*totals, *maxima)
     ).sort("walk_id", "number")
