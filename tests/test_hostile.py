@@ -391,6 +391,18 @@ def test_frames_that_lie_about_their_size(tmp_path: Path) -> None:
     assert grown_mib < 100
 
 
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_chunks_that_would_be_too_large(tmp_path: Path, compression: str) -> None:
+    """They are not even tried, however well the frame may fit."""
+    writer = TraceDat([], [Buffer({0: bytes(1 << 25)})], compression=compression, chunk_bytes=1 << 25)
+    path = tmp_path / "t.dat"
+    path.write_bytes(writer.build())
+    with open_capture(path) as capture:
+        assert capture.info.events == 0
+        effect = capture.quality().to_pylist()[-1]["effect"]
+    assert "too large" in effect
+
+
 def test_option_sections_that_lead_in_a_circle(tmp_path: Path) -> None:
     content = bytearray(small())
     first = struct.unpack_from("<Q", content, content.index(b"none\0\0") + 6)[0]
@@ -410,6 +422,16 @@ def test_too_many_cpus(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CorruptError, match="too many CPUs"):
         open_capture(path)
+
+
+def test_option_with_the_number_of_cpus_wins(tmp_path: Path) -> None:
+    """Version 6 keeps the number twice; the option is right where more CPUs came up than were counted."""
+    content = bytearray(small(6, options=[(8, K.u(4, 2))]))
+    at = content.index(b"options  \0") - 4
+    content[at : at + 4] = K.u(4, 1)
+    path = tmp_path / "t.dat"
+    path.write_bytes(content)
+    assert everything(path)["rows"] == 30
 
 
 def test_latency_text(tmp_path: Path) -> None:
