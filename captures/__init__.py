@@ -22,7 +22,9 @@ _SNIFF_BYTES = 64
 
 
 def open_capture(path: str | os.PathLike[str]) -> Capture:
-    """Open a capture: trace.dat version 6 or 7, as it is or packed (.xz, .gz, .zst).
+    """Open a capture: trace.dat version 6 or 7, or trace text, as it is or packed (.xz, .gz, .zst).
+
+    Trace text is what tracefs, ``trace-cmd report`` or ``perf script`` print.
 
     Args:
         path: The file.
@@ -33,15 +35,19 @@ def open_capture(path: str | os.PathLike[str]) -> Capture:
         CaptureError: The file cannot be opened.
     """
     from captures.source import Source
+    from captures.text_capture import TextCapture
+    from captures.text_heads import is_text
     from captures.tracedat import is_tracedat
     from captures.tracedat_capture import TraceDatCapture
 
     source = Source(path)
     try:
         head = bytes(source.data[:_SNIFF_BYTES])
-        if not is_tracedat(head):
-            raise _unknown(source, head)
-        return TraceDatCapture(source)
+        if is_tracedat(head):
+            return TraceDatCapture(source)
+        if is_text(head):
+            return TextCapture(source)
+        raise _unknown(source, head)
     except BaseException:
         source.close()
         raise
@@ -55,16 +61,13 @@ def _unknown(source: Source, head: bytes) -> UnknownFormatError:
     elif head.startswith(_PERF_MAGICS):
         found = "a perf.data file, which is not read yet"
         hint = "record the same events with trace-cmd record -e ... and name its trace.dat"
-    elif head.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in head):
-        found = f"text, beginning {head[:32].decode('ascii')!r}"
-        hint = "name the trace.dat that the text was made from: text lacks the formats and the raw values"
     else:
         found = f"bytes {head[:16].hex(' ')}"
     return UnknownFormatError(
         "this is not a capture",
         path=source.path,
         offset=0,
-        expected="the magic of trace.dat (17 08 44 'tracing'), or .xz, .gz, .zst of one",
+        expected="the magic of trace.dat (17 08 44 'tracing'), or trace text, or .xz, .gz, .zst of one",
         found=found,
         hint=hint,
     )

@@ -1,0 +1,105 @@
+"""What trace text lacks, as rows of table ``quality``: losses, lines that cannot be read, coarse times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from captures.losses import QualityRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from captures.text_index import Index
+    from captures.text_preamble import Preamble
+
+
+def events_lost(index: Index, preamble: Preamble) -> int | None:
+    """Events that the text says are lost; None: some, their number is not known."""
+    if index.lost["count"].null_count():
+        return None
+    return int(index.lost["count"].sum()) + _overwritten(preamble)
+
+
+def loss_rows(index: Index, preamble: Preamble) -> Iterator[QualityRow]:
+    """Rows about lost events: one for the start of the buffer, one for each line that tells of a loss."""
+    if count := _overwritten(preamble):
+        times = index.ts_ns[index.key >= 0]
+        text = f"{count} events were overwritten before the first that is left: state from before is unknown"
+        yield QualityRow("lost_events", None, None, int(times.min()), count, text, "warning")
+    for cpu in index.lost["cpu"].unique(maintain_order=True).to_list():
+        mine = index.lost.filter(index.lost["cpu"] == cpu)
+        events = np.flatnonzero((index.cpu == cpu) & (index.key >= 0))
+        after = np.searchsorted(events, mine["line"].to_numpy())
+        for place, count in zip(after.tolist(), mine["count"].to_list(), strict=True):
+            number = "an unknown number of events" if count is None else f"{count} events"
+            text = (
+                f"{number} of cpu {cpu} were lost in this range: "
+                "state that they changed is unknown from there on"
+            )
+            start = int(index.ts_ns[events[place - 1]]) if place else None
+            end = int(index.ts_ns[events[place]]) if place < len(events) else None
+            yield QualityRow("lost_events", cpu, start, end, count, text, "warning")
+
+
+def line_rows(index: Index, preamble: Preamble) -> Iterator[QualityRow]:
+    """Rows about lines that are missing, cut, or cannot be read."""
+    if index.is_cut:
+        text = "the last line has no end, and was left out: the file was cut there, later events are missing"
+        yield QualityRow("truncated", None, _last(index), None, None, text, "error")
+    if index.unread:
+        first = 0 if index.first_unread is None else index.first_unread
+        text = f"{index.unread} lines are no events, and were left out (the first is line {first + 1})"
+        yield QualityRow("unread_lines", None, None, None, index.unread, text, "warning")
+    present = int((index.key >= 0).sum()) + index.unread + index.is_cut
+    if preamble.entries is not None and preamble.entries > present:
+        text = (
+            f"the head of the text tells of {preamble.entries} events, {present} are in it: "
+            "it was cut or filtered, or tracing went on while it was read"
+        )
+        missing = preamble.entries - present
+        yield QualityRow("missing_lines", None, None, None, missing, text, "warning")
+
+
+def time_rows(index: Index) -> Iterator[QualityRow]:
+    """Rows about the times."""
+    if 0 in index.digits:
+        text = "the times have no decimal point: they count cycles or events, not ns; durations mean nothing"
+        yield QualityRow("clock", None, None, None, None, text, "error")
+    if 6 in index.digits:
+        text = (
+            "times are printed in microseconds: events within one microsecond keep the order of the text, "
+            "and durations are that coarse"
+        )
+        yield QualityRow("clock", None, None, None, None, text, "info")
+    times = index.ts_ns[index.key >= 0]
+    if backward := int((times[1:] < times[:-1]).sum()):
+        text = (
+            f"{backward} events have an earlier time than the event before them: they were sorted by time, "
+            "and the order of events at one time is not known"
+        )
+        yield QualityRow("clock", None, None, None, backward, text, "warning")
+
+
+def left_out(name: str, reason: str, count: int) -> QualityRow:
+    """The row about an event whose fields cannot be read."""
+    text = f"{count} events {name} were left out: {reason}"
+    return QualityRow("unread_event", None, None, None, count, text, "warning")
+
+
+def unread_event(name: str, count: int, first: int) -> QualityRow:
+    """The row about lines of an event that are unlike its other lines."""
+    text = f"{count} lines of {name} cannot be read, and were left out (the first is line {first + 1})"
+    return QualityRow("corrupt", None, None, None, count, text, "error")
+
+
+def _overwritten(preamble: Preamble) -> int:
+    if preamble.entries is None or preamble.written is None:
+        return 0
+    return max(preamble.written - preamble.entries, 0)
+
+
+def _last(index: Index) -> int | None:
+    times = index.ts_ns[index.key >= 0]
+    return int(times[-1]) if len(times) else None
