@@ -1,4 +1,4 @@
-"""Result tables about the capture itself: where it comes from, what it lacks, and the fleet of a batch."""
+"""Result tables about the capture itself: where it comes from and what it lacks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Final
 
 from schemas.kinds import count, flag, int32, nanoseconds, text
 from schemas.table import Table
-from schemas.walks import STRATEGY_DOC, summary_columns
 
 _CAPTURES = "captures: the container"
 _UNAME = "uname in the capture"
@@ -81,24 +80,4 @@ QUALITY: Final = Table(
     ),
 )
 
-FLEET: Final = Table(
-    name="fleet",
-    version="1.0",
-    doc="One capture of a batch under one strategy; maxima and sums as in summary.",
-    columns=(
-        text("path", "The capture as it was named.", "replay: batch"),
-        text("sha256", "SHA-256 of the file, in hexadecimal.", "replay: batch"),
-        text("kernel_release", "Release of the kernel that was traced.", _UNAME, null=_NOT_STORED),
-        text("arch", "Machine that was traced.", _UNAME, null=_NOT_STORED),
-        count(
-            "events_lost",
-            "Events that the kernel says it lost.",
-            "table capture",
-            null="lost, number not known",
-        ),
-        text("strategy", STRATEGY_DOC, "replay: strategies"),
-        *summary_columns(),
-    ),
-)
-
-TABLES: Final = (CAPTURE, QUALITY, FLEET)
+TABLES: Final = (CAPTURE, QUALITY)
