@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from replay.alive import WaveletMatrix
+from replay.lifetimes import BEFORE
 from replay.spaces import CLONE_VM, mm_lives, mm_of, parents, task_spaces
 
 if TYPE_CHECKING:
@@ -40,12 +41,18 @@ _EVERYTHING: Final = (1 << 64) - 1
 def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.DataFrame:
     """What ended mappings: ``seq`` (end of the call), ``mm``, ``start``, ``end`` (bytes, end exclusive).
 
+    Faults are only those at addresses where some page was merged.
     A call that failed is left out; madvise is not, unless it refused its arguments: it goes on over holes
     and only then returns an error, and how far MADV_POPULATE_WRITE came nobody tells.
     """
-    faults = events["ev_fault"].filter(pl.col("error_code") & _WRITE_FAULT != 0)
     page = pl.col("address") // PAGE * PAGE
-    written = mm_of(faults, spaces).select("seq", "mm", start=page, end=page + PAGE)
+    faults = (
+        events["ev_fault"]
+        .filter(pl.col("error_code") & _WRITE_FAULT != 0)
+        .select("seq", "pid", start=page)
+        .join(events["ev_append"].select(start=page), on="start", how="semi")
+    )
+    written = mm_of(faults, spaces).select("seq", "mm", "start", end=pl.col("start") + PAGE)
     calls = events["ev_syscall"].sort("pid", "seq")
     entry = [pl.col(f"arg{n}").shift(1).over("pid") for n in range(5)]
     done = calls.with_columns(
@@ -110,6 +117,9 @@ class Mappings:
             .select("mm", pl.col("address") // PAGE * PAGE, "seq", merged_into="stable_node", merged="seq")
             .sort("seq")
         )
+        self.emptied = (
+            events["ev_node_remove"].select("stable_node", pl.col("seq").alias("emptied")).sort("emptied")
+        )
         self.births = heads.select("mm", created="born").sort("created")
         self.exits = exits(events, self.spaces)
         kills = unmappings(events, self.spaces)
@@ -149,11 +159,17 @@ class Mappings:
 
         Returns:
             True: by the last merge there, or by a fork of an mm where it was mapped; False: merged
-            into another node, ended since, or never seen merged.
+            into another node, ended since, or never seen merged. What was before the mm or the node is of
+            others that had the same pointer: a node is freed after its page.
         """
         answer = np.zeros(len(questions), np.bool_)
-        open_questions = questions.with_row_index("number").select(
-            "number", "mm", "address", "stable_node", "at"
+        open_questions = (
+            questions.with_row_index("number")
+            .select("number", "mm", "address", "stable_node", "at")
+            .sort("at")
+            .join_asof(
+                self.emptied, left_on="at", right_on="emptied", by="stable_node", check_sortedness=False
+            )
         )
         while not open_questions.is_empty():
             rows = (
@@ -168,21 +184,28 @@ class Mappings:
                     by="mm",
                     check_sortedness=False,
                 )
+                .join_asof(self.births, left_on="at", right_on="created", by="mm", check_sortedness=False)
             )
             merged = pl.col("merged").fill_null(-2)
             rows = rows.with_columns(
                 since=pl.max_horizontal(merged, pl.col("forked").fill_null(-2)),
                 by_merge=merged > pl.col("forked").fill_null(-2),
             )
-            rows = rows.filter(pl.col("since") >= 0)
+            rows = rows.filter(
+                (pl.col("since") >= 0) & (pl.col("since") >= pl.col("created").fill_null(BEFORE))
+            )
             ended = self.ended(
                 rows["mm"], rows["address"].to_numpy(), rows["since"].to_numpy(), rows["at"].to_numpy()
             )
             rows = rows.filter(~pl.Series(ended))
-            here = rows.filter(pl.col("by_merge") & (pl.col("merged_into") == pl.col("stable_node")))
+            here = rows.filter(
+                pl.col("by_merge")
+                & (pl.col("merged_into") == pl.col("stable_node"))
+                & (pl.col("merged") > pl.col("emptied").fill_null(BEFORE))
+            )
             answer[here["number"].to_numpy()] = True
             open_questions = rows.filter(~pl.col("by_merge")).select(
-                "number", "address", "stable_node", mm="parent", at=pl.col("forked") - 1
+                "number", "address", "stable_node", "emptied", mm="parent", at=pl.col("forked") - 1
             )
         return pl.Series("mapped", answer)
 

@@ -59,6 +59,7 @@ class Spaces:
         self._runs: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._merges: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
         self._unmaps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self._emptied: dict[int | None, list[int]] = defaultdict(list)
         self._exits: dict[int, list[int]] = defaultdict(list)
         self._find_spaces()
         listed = list(events)
@@ -146,6 +147,8 @@ class Spaces:
             if table == "ev_append":
                 page = row["address"] // PAGE_SIZE * PAGE_SIZE
                 self._merges[row["mm"], page].append((row["seq"], row["stable_node"]))
+            elif table == "ev_node_remove":
+                self._emptied[row["stable_node"]].append(row["seq"])
             elif table == "ev_fault" and row["error_code"] & PF_WRITE:
                 page = row["address"] // PAGE_SIZE * PAGE_SIZE
                 self._end(row, page, page + PAGE_SIZE)
@@ -192,15 +195,23 @@ class Spaces:
 
     def mapped(self, mm: int, address: int, stable_node: int | None, at: int) -> bool:
         """Whether ``mm`` maps the node's page at ``address``, as far as the events tell."""
+        emptied = max((seq for seq in self._emptied[stable_node] if seq <= at), default=BEFORE)
+        return self._mapped(mm, address, stable_node, at, emptied)
+
+    def _mapped(self, mm: int, address: int, stable_node: int | None, at: int, emptied: int) -> bool:
+        """By the last merge or fork in this life of ``mm``; the node's page is younger than ``emptied``."""
         merges = [merge for merge in self._merges.get((mm, address), ()) if merge[0] <= at]
         forks = [fork for fork in self.forks if fork[1] == mm and fork[0] <= at]
         merged, node = merges[-1] if merges else (BEFORE, None)
         forked, _, parent = forks[-1] if forks else (BEFORE, mm, mm)
-        if merged == forked == BEFORE or self._ended(mm, address, max(merged, forked), at):
+        space, since = self.space(mm, at), max(merged, forked)
+        if since == BEFORE or (space is not None and since < space.born):
+            return False
+        if self._ended(mm, address, since, at):
             return False
         if merged > forked:
-            return node == stable_node
-        return self.mapped(parent, address, stable_node, forked - 1)
+            return node == stable_node and merged > emptied
+        return self._mapped(parent, address, stable_node, forked - 1, emptied)
 
     def exiting(self, mm: int, at: int) -> bool:
         """Whether the process of ``mm`` has begun to exit."""
