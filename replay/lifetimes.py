@@ -7,9 +7,13 @@ seen when it goes (left-censored, born null); what is there at its end has died 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PAGE_SHIFT: Final = 12
 STABLE_FLAG: Final = 0x200
@@ -33,12 +37,14 @@ def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFr
 
     Kernel: mm/interval_tree.c anon_vma_interval_tree_insert()/_remove(), 7.3 anon_rmap_tree_*().
     """
-    by_avc = pl.col("avc")
-    events = ev_avc.sort("avc", "seq").with_columns(
-        after_insert=pl.col("is_insert").shift(1).over(by_avc),
-        previous=pl.col("seq").shift(1).over(by_avc),
-        next_seq=pl.col("seq").shift(-1).over(by_avc),
-        next_ts=pl.col("ts_ns").shift(-1).over(by_avc),
+    # Neighbours within one avc; sorted by it, a comparison is cheaper than a window.
+    ordered = in_order(ev_avc, "avc", "seq")
+    after, before = (pl.col("avc") == pl.col("avc").shift(n) for n in (1, -1))
+    events = ordered.with_columns(
+        after_insert=pl.when(after).then(pl.col("is_insert").shift(1)),
+        previous=pl.when(after).then(pl.col("seq").shift(1)),
+        next_seq=pl.when(before).then(pl.col("seq").shift(-1)),
+        next_ts=pl.when(before).then(pl.col("ts_ns").shift(-1)),
     )
     censored = ~pl.col("is_insert")
     first = pl.coalesce("anon_pgoff", "vm_pgoff")
@@ -56,31 +62,60 @@ def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFr
             evidence=pl.lit("exact"),
         )
         .with_columns(died=pl.col("died_seq").fill_null(AFTER))
-        .sort("vma", "born", "died")
     )
-    reach = pl.col("died").cum_max().shift(1).over("vma")
+    lives = in_order(lives, "vma", "born", "died")
     lives = lives.with_columns(
-        version=(reach.is_null() | (pl.col("born") > reach)).cum_sum(),
-        tree_age=pl.col("born").min().over("anon_vma"),
+        version=pl.Series(disjoint(lives["vma"], lives["born"], lives["died"])).cum_sum()
     )
     versions = _versions(lives, ev_syscall)
-    numbers = versions.select("version", "vma_id")
-    return lives.join(numbers, on="version", how="left").sort("born", "died", "avc"), versions
+    numbers = versions.select("version", "vma_id").sort("version")["vma_id"]
+    numbered = lives.with_columns(vma_id=numbers.gather(lives["version"] - 1))
+    return in_order(numbered, "born", "died", "avc"), versions
+
+
+def in_order(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """``frame.sort(columns)`` for integers without null: half the time of the general sort."""
+    return frame[np.lexsort([frame[name].to_numpy() for name in reversed(columns)])]
+
+
+def disjoint(group: pl.Series, born: pl.Series, died: pl.Series) -> NDArray[np.bool_]:
+    """Where a life begins after all earlier ones of its group are over.
+
+    Args:
+        group: Sorted.
+        born: Instants, sorted within a group.
+        died: Instants.
+    """
+    first = (group != group.shift(1)).fill_null(True).to_numpy()
+    number = np.cumsum(first)
+    last = died.to_numpy()
+    begin = born.to_numpy()
+    span = np.int64(max(begin.max(initial=0), last[last < AFTER].max(initial=0)) + 3)
+    reach = np.maximum.accumulate(number * span + np.minimum(last, span - 1))
+    begun: NDArray[np.bool_] = number * span + begin > np.concatenate((reach[:1], reach[:-1]))
+    return first | begun
 
 
 def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
     """One row a maximal time in which a VMA is on some tree: its range cannot change meanwhile."""
-    own = pl.col("anon_vma").sort_by("tree_age", "anon_vma").last()
-    versions = (
-        lives.group_by("version")
+    same = ["vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "pid"]
+    own = ["version", *same, "born_seq", "born_ts_ns", "died_ts_ns", "born", "anon_vma"]
+    # Most VMAs are on one tree: only the others need their lives put together.
+    alone = ~(pl.col("version").is_duplicated())
+    ages = lives.group_by("anon_vma").agg(tree_age=pl.col("born").min())
+    several = (
+        lives.filter(~alone)
+        .join(ages, on="anon_vma", how="left", maintain_order="left")
+        .group_by("version")
         .agg(
-            pl.col("vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "pid").first(),
-            pl.col("born_seq").first(),
-            pl.col("born_ts_ns").first(),
+            pl.col(*same, "born_seq", "born_ts_ns").first(),
             pl.col("died_ts_ns").sort_by("died").last(),
             pl.col("born").min(),
-            own.alias("anon_vma"),
+            pl.col("anon_vma").sort_by("tree_age", "anon_vma").last(),
         )
+    )
+    versions = (
+        pl.concat([lives.filter(alone).select(own), several.select(own)])
         .sort("born", "version")
         .with_columns(vma_id=pl.int_range(pl.len(), dtype=pl.Int64), evidence=pl.lit("exact"))
     )

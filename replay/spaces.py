@@ -13,6 +13,8 @@ from typing import Final
 
 import polars as pl
 
+from replay.lifetimes import disjoint, in_order
+
 CLONE_VM: Final = 0x100
 _THREAD_DEPTH: Final = 16
 """Generations of threads made by threads that are followed; nobody nests them deeper."""
@@ -27,20 +29,21 @@ def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
         lives: Lives of intervals (``lifetimes.avc_lives``).
 
     Returns:
-        ``mm``, ``born``, ``creator`` (the task that inserted the first interval), ``parent``: the mm
-        that it was forked from; null: not forked, or forked before the capture began.
+        ``mm``, ``born``, ``creator`` (the task that inserted the first interval), ``relative``: the mms
+        that have the first interval's range on its tree then, longest there first; null: none, so the mm
+        was not forked, or was so before the capture began.
     """
-    ordered = lives.filter(pl.col("mm").is_not_null()).sort("mm", "born", "died")
-    reach = pl.col("died").cum_max().shift(1).over("mm")
-    heads = ordered.filter(reach.is_null() | (pl.col("born") > reach)).select(
-        "mm", "born", "anon_vma", "vm_start", creator="pid", seen=pl.col("born_seq").is_not_null()
+    named = lives.filter(pl.col("mm").is_not_null()).select(
+        "mm", "born", "died", "anon_vma", "vm_start", "born_seq", creator="pid"
+    )
+    ordered = in_order(named, "mm", "born", "died")
+    heads = ordered.filter(pl.Series(disjoint(ordered["mm"], ordered["born"], ordered["died"]))).select(
+        "mm", "born", "anon_vma", "vm_start", "creator", seen=pl.col("born_seq").is_not_null()
     )
     relatives = (
         heads.filter("seen")
         .join(
-            lives.select(
-                "anon_vma", "vm_start", relative="mm", since="born", until="died", inserted_by="pid"
-            ),
+            lives.select("anon_vma", "vm_start", relative="mm", since="born", until="died"),
             on=["anon_vma", "vm_start"],
         )
         .filter(
@@ -75,6 +78,9 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
         check_sortedness=False,
     )
     own = foreign.filter((pl.col("creator") != pl.col("pid")).fill_null(True)).select("pid", "seq", "mm")
+    own = own.sort("pid", maintain_order=True)
+    moved = (pl.col("pid") != pl.col("pid").shift(1)) | (pl.col("mm") != pl.col("mm").shift(1))
+    own = own.filter(moved.fill_null(True)).sort("seq")
     kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
     births = ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null()).sort("seq")
     born = (
