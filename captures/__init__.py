@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Capture", "CaptureInfo", "open_capture"]
 
-_PERF_MAGICS = (b"PERFILE2", b"2ELIFREP")
 _SNIFF_BYTES = 64
 
 
 def open_capture(path: str | os.PathLike[str]) -> Capture:
-    """Open a capture: trace.dat version 6 or 7, or trace text, as it is or packed (.xz, .gz, .zst).
+    """Open a capture: trace.dat 6 or 7, perf.data, or trace text, as it is or packed (.xz, .gz, .zst).
 
     Trace text is what tracefs, ``trace-cmd report`` or ``perf script`` print.
 
@@ -34,6 +33,8 @@ def open_capture(path: str | os.PathLike[str]) -> Capture:
         TruncatedError, CorruptError: The file cannot be read.
         CaptureError: The file cannot be opened.
     """
+    from captures.perfdata import is_perfdata
+    from captures.perfdata_capture import PerfCapture
     from captures.source import Source
     from captures.text_capture import TextCapture
     from captures.text_heads import is_text
@@ -45,6 +46,8 @@ def open_capture(path: str | os.PathLike[str]) -> Capture:
         head = bytes(source.data[:_SNIFF_BYTES])
         if is_tracedat(head):
             return TraceDatCapture(source)
+        if is_perfdata(head):
+            return PerfCapture(source)
         if is_text(head):
             return TextCapture(source)
         raise _unknown(source, head)
@@ -54,20 +57,15 @@ def open_capture(path: str | os.PathLike[str]) -> Capture:
 
 
 def _unknown(source: Source, head: bytes) -> UnknownFormatError:
-    """The error for a file that is no trace.dat; says what it is, as far as its first bytes tell."""
-    hint = "record one with: replay record, or trace-cmd record -e ..."
-    if not head:
-        found = "an empty file"
-    elif head.startswith(_PERF_MAGICS):
-        found = "a perf.data file, which is not read yet"
-        hint = "record the same events with trace-cmd record -e ... and name its trace.dat"
-    else:
-        found = f"bytes {head[:16].hex(' ')}"
+    """The error for a file of no known format; says what it is, as far as its first bytes tell."""
+    hint = "record one with: replay record, trace-cmd record -e ..., or perf record -e ..."
+    found = f"bytes {head[:16].hex(' ')}" if head else "an empty file"
     return UnknownFormatError(
         "this is not a capture",
         path=source.path,
         offset=0,
-        expected="the magic of trace.dat (17 08 44 'tracing'), or trace text, or .xz, .gz, .zst of one",
+        expected="the magic of trace.dat (17 08 44 'tracing') or of perf.data (PERFILE2), or trace text, "
+        "or .xz, .gz, .zst of one",
         found=found,
         hint=hint,
     )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Shorts: TypeAlias = np.ndarray[Any, np.dtype[np.uint16]]
 
 MAX_EVENT_BYTES = 1 << 16
+MAX_IDS = (1 << 16) + 256
+"""Ids of events: ``common_type`` has 16 bits; above are those of ``perfdata_side``."""
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Decoder:
 
     Attributes:
         events: What is kept of each event that was asked for, by id.
-        counts: Records by id. Shape (65536,).
+        counts: Records by id. Shape (MAX_IDS,).
         records: Records seen so far.
         times: Time of every record in ns, one array a block, stream after stream.
     """
@@ -90,7 +92,7 @@ class Decoder:
     def __init__(self, wanted: list[EventFormat], order: str, type_offset: int) -> None:
         """Decode ``wanted``; ``order`` is ``<`` or ``>``, ``type_offset`` the byte of ``common_type``."""
         self.events = {each.id: EventParts.of(each) for each in wanted}
-        self.counts = np.zeros(1 << 16, dtype=np.int64)
+        self.counts = np.zeros(MAX_IDS, dtype=np.int64)
         self.records = 0
         self.times: list[Longs] = []
         self._order = order
@@ -120,28 +122,34 @@ class Decoder:
             self._take(parts, block, chosen, word * 4, size, cpu)
         self.records += len(ids)
 
-    def add_payloads(self, block: Bytes, start: Longs, size: Longs, ts_ns: Longs, cpu: Cpus) -> None:
+    def add_payloads(
+        self, block: Bytes, ids: Longs, start: Longs, size: Longs, ts_ns: Longs, cpu: Cpus
+    ) -> None:
         """Take records of which it is known where their payloads are.
 
         Args:
             block: Bytes that hold the payloads, one after the other in memory.
+            ids: Event of each; -1: its ``common_type`` tells.
             start: Byte of the block at which each begins.
             size: Bytes of each, all of them in the block, ``type_offset`` + 2 at least.
             ts_ns: Time of each.
             cpu: CPU of each.
         """
-        ids = gather(block, start + self._type_offset, np.dtype(f"{self._order}u2"))
+        untold = ids < 0
+        types = gather(block, start[untold] + self._type_offset, np.dtype(f"{self._order}u2"))
+        ids = ids.copy()
+        ids[untold] = types
         for number, parts in self._present(ids, ts_ns):
             chosen = np.flatnonzero(ids == number)
             self._take(parts, block, chosen, start[chosen], size[chosen], cpu[chosen])
         self.records += len(ids)
 
-    def _present(self, ids: Shorts, ts_ns: Longs) -> list[tuple[int, EventParts]]:
+    def _present(self, ids: Longs | Shorts, ts_ns: Longs) -> list[tuple[int, EventParts]]:
         """Count the records of a block, keep their times, and name the wanted events among them."""
-        found = np.bincount(ids, minlength=1 << 16)
+        found = np.bincount(ids, minlength=MAX_IDS)
         self.counts += found
         self.times.append(ts_ns)
-        return [each for each in self.events.items() if each[0] < len(found) and found[each[0]]]
+        return [each for each in self.events.items() if each[0] < MAX_IDS and found[each[0]]]
 
     def _take(
         self, parts: EventParts, block: Bytes, chosen: Longs, start: Longs, size: Longs, cpu: int | Cpus

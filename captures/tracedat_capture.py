@@ -37,7 +37,7 @@ class Scan:
     """What one pass over all records tells besides the events that were asked for.
 
     Attributes:
-        counts: Records by event id. Shape (65536,).
+        counts: Records by event id. Shape (decode.MAX_IDS,).
         events: Records.
         first_ts_ns: Time of the earliest; None: there is none.
         last_ts_ns: Time of the latest; None: there is none.
