@@ -26,16 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _PLACE: Final = re.compile(r"\{(\w*):([\w|]+)\}")
-_PAIR: Final = re.compile(r' (\w+)=("[^"]*"|\([^)]*\)|[^ ]*)', re.ASCII)
+_PAIR: Final = re.compile(r' (\w+)=("[^"]{0,255}"|\([^)]{0,40}\)|[^ ]*)', re.ASCII)
 _ARGUMENT: Final = re.compile(r"(?:^|, )(\w+): (?:0x)?[0-9a-f]+\b", re.ASCII)
 _PROBE: Final = re.compile(
     r"^ *(?:\([^()<]+( <- [^()]+)?\)|__probe_(?:ip|func)=\S+( __probe_ret_ip=\S+)?)(?= |$)"
 )
 
-_HEX: Final = r"(?:0x)?([0-9a-f]{1,16})"
-_DEC: Final = r"(-?[0-9]{1,20})"
-_RAW_POINTER: Final = r"(0x[0-9a-f]{1,16}|[89a-f][0-9a-f]{15}|0{1,16})"
-_ANY_POINTER: Final = r"(0x[0-9a-f]{1,16}|[0-9a-f]{8,16}|0{1,16}|\(_*ptrval_*\)|\(null\))"
+_HEX: Final = r"(?:0x)?([0-9a-f]+)"
+_DEC: Final = r"(-?[0-9]+)"
+_RAW_POINTER: Final = r"(0x[0-9a-f]+|[89a-f][0-9a-f]{15}|0+)"
+_ANY_POINTER: Final = r"(0x[0-9a-f]+|[0-9a-f]+|\(_*ptrval_*\)|\(null\))"
+_PROBE_PLACE: Final = r"^ *\([^()]*\)"
+_RAW_PROBE_PLACE: Final = r"^ *__probe_[a-z]+=[0-9a-f]+(?: __probe_ret_ip=[0-9a-f]+)?"
 _END: Final = r"(?:[ ,)]|$)"
 
 
@@ -144,11 +146,12 @@ def is_probe(samples: Sequence[str]) -> bool:
 def _best_template(template: str, samples: Sequence[str]) -> Body | str:
     """The printed form or the raw form (``name=value``) of a template, whichever fits the lines."""
     forms = (_template, _raw_template)
+    lines = pl.Series(samples, dtype=pl.String)
     for form in forms:
         body = form(template, _RAW_POINTER)
-        if any(re.search(body.pattern, each, re.ASCII) for each in samples):
+        if lines.str.contains(body.pattern).any():
             return body
-    if any(re.search(form(template, _ANY_POINTER).pattern, each) for form in forms for each in samples):
+    if any(lines.str.contains(form(template, _ANY_POINTER).pattern).any() for form in forms):
         return "its pointers are hashed (%p) and join with nothing"
     return "its lines do not print what is needed, or in another form"
 
@@ -215,11 +218,13 @@ def _named_values(samples: Sequence[str]) -> Body | str:
     names = _commonest(tuple(each) for each in found)
     if not _are_fields(names) or not (names or probing):
         return "its fields cannot be told apart"
-    fields, pattern = [], r"^ *(?:\([^()]*\)|(?:__probe_\w+=[0-9a-f]+ ?)+)" if probing else "^"
+    fields, pattern = [], "^"
+    if probing:
+        pattern = _RAW_PROBE_PLACE if samples[0].lstrip().startswith("__probe_") else _PROBE_PLACE
     for name in names:
         kind, value = _kind_of([each[name] for each in found if name in each])
         fields.append(TextField(name, kind))
-        pattern += f" ?{name}={value}" if probing else f"(?:.*? )?{name}={value}"
+        pattern += f" {name}={value}" if probing else f"(?:.*? )?{name}={value}"
     is_return = probing and any(match[1] or match[2] for match in probes)
     probe = ("__probe_func", "__probe_ret_ip") if is_return else ("__probe_ip",) if probing else ()
     return Body(tuple(fields), pattern + _END, probe)
@@ -228,7 +233,7 @@ def _named_values(samples: Sequence[str]) -> Body | str:
 def _kind_of(values: Sequence[str]) -> tuple[str, str]:
     """Kind of a field and pattern of its values, as its first values show."""
     if all(re.fullmatch(r"0x[0-9a-f]{1,16}", each) for each in values):
-        return "hex", "0x([0-9a-f]{1,16})"
+        return "hex", "0x([0-9a-f]+)"
     if all(re.fullmatch(r"-?[0-9]{1,20}", each) for each in values):
         return "dec", _DEC
     if any(each.startswith('"') for each in values):

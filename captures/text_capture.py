@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -17,7 +18,7 @@ from captures.losses import quality_table
 from captures.text_bodies import Body, body_of, is_probe
 from captures.text_grammar import MARKER, PROBE_SYSTEM, SYSTEMS, TEMPLATES, UNKNOWN_SYSTEM
 from captures.text_heads import dialect_of, refusal
-from captures.text_index import Index
+from captures.text_index import WORKERS, Index
 from captures.text_preamble import Preamble
 from schemas.errors import MissingEventsError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from captures.source import Source
     from captures.text_index import Longs
 
-CHUNK_LINES: Final = 1 << 18
+CHUNK_LINES: Final = 1 << 16
 """Lines of one event whose fields are read at once."""
 
 _RESERVED: Final = ("seq", "ts_ns", "cpu", "pid")
@@ -200,13 +201,11 @@ class TextCapture:
         body = event.body
         assert isinstance(body, Body)
         lines = np.flatnonzero(np.isin(index.key, event.keys))
-        parts: list[list[pl.Series]] = []
-        kept: list[Longs] = []
-        for begin in range(0, len(lines), CHUNK_LINES):
-            chunk = lines[begin : begin + CHUNK_LINES]
-            columns, complete = body.parse(index.bodies(self._source.data, chunk))
-            parts.append([each.filter(complete) for each in columns])
-            kept.append(chunk[complete.to_numpy()])
+        chunks = [lines[begin : begin + CHUNK_LINES] for begin in range(0, len(lines), CHUNK_LINES)]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            parsed = list(pool.map(lambda chunk: body.parse(index.bodies(self._source.data, chunk)), chunks))
+        parts = [[each.filter(complete) for each in columns] for columns, complete in parsed]
+        kept = [chunk[found[1].to_numpy()] for chunk, found in zip(chunks, parsed, strict=True)]
         whole = np.concatenate(kept)
         if len(whole) < len(lines):
             missing = lines[~np.isin(lines, whole)]

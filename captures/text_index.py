@@ -6,7 +6,10 @@ Everything is done on columns of lines, slice by slice; memory is about 40 bytes
 from __future__ import annotations
 
 import codecs
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -26,16 +29,19 @@ if TYPE_CHECKING:
 SLICE_BYTES: Final = 1 << 24
 """Bytes of text that are looked at at once (16 MiB)."""
 
+WORKERS: Final = min(len(os.sched_getaffinity(0)), 4)
+"""Threads that read slices side by side."""
+
 MAX_LINE_BYTES: Final = 1 << 20
 """Longest line; the kernel's own lines have at most 8 KiB."""
 
-MAX_KEYS: Final = 4096
+MAX_KEYS: Final = 2048
 """Most different event names; real captures have some dozens."""
 
-SAMPLES: Final = 16
+SAMPLES: Final = 8
 """Lines kept of each event to tell its fields from."""
 
-_SAMPLE_CHARS: Final = 8192
+_SAMPLE_CHARS: Final = 2048
 _MAX_SECONDS: Final = (1 << 63) // 10**9 - 1
 
 codecs.register_error("replay.question", lambda error: ("?" * (error.end - error.start), error.end))  # type: ignore[attr-defined]
@@ -46,8 +52,8 @@ class Index:
     """Every line of the text; columns have one entry a line.
 
     Attributes:
-        cuts: Bytes of the file: start of a line, end of its head, start of the next line, ..., end of the last
-            line. Shape (2 * lines + 1,). A line that is no event has an empty head.
+        cuts: Bytes of the file: start of a line, end of its head, start of the next line, ..., end of
+            the last line. Shape (2 * lines + 1,). A line that is no event has an empty head.
         key: Place in ``keys`` of the event's name; -1: the line is no event.
         ts_ns: Its time (without a decimal point: the number as it is).
         cpu, pid: Its CPU and thread id.
@@ -97,12 +103,17 @@ class Index:
             pid=np.full(lines, -1, dtype=np.int32),
             is_cut=is_cut,
         )
-        first = 0
-        while first < lines:
-            last = int(np.searchsorted(starts, starts[first] + SLICE_BYTES, side="right")) - 1
-            last = min(max(last, first + 1), lines)
-            index._read(data, starts, first, last, dialect, path)
-            first = last
+        ends = [0]
+        while ends[-1] < lines:
+            end = int(np.searchsorted(starts, starts[ends[-1]] + SLICE_BYTES, side="right")) - 1
+            ends.append(min(max(end, ends[-1] + 1), lines))
+        slices = list(pairwise(ends))
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for begin in range(0, len(slices), WORKERS):
+                batch = slices[begin : begin + WORKERS]
+                heads = pool.map(lambda each: _heads(data, starts, each[0], each[1], dialect), batch)
+                for (first, last), frame in zip(batch, heads, strict=True):
+                    index._take(frame, first, last, dialect, path)
         return index
 
     def bodies(self, data: memoryview, lines: Longs) -> pl.Series:
@@ -114,18 +125,14 @@ class Index:
         block = memoryview(taken.buffers()[2] or b"")[: int(offsets[-1])]
         return _strings(block, offsets).str.strip_suffix("\n").str.strip_suffix("\r")
 
-    def _read(
-        self, data: memoryview, starts: Longs, first: int, last: int, dialect: Dialect, path: str
-    ) -> None:
-        """Read the heads of the lines first..last-1."""
-        begin = int(starts[first])
-        lines = _strings(data[begin : int(starts[last])], starts[first : last + 1] - begin)
-        head = lines.str.extract_groups(dialect.head).struct.unnest()
-        head.columns = ["head", "task", "pid", "cpu", "seconds", "fraction", "key"]
+    def _take(self, head: pl.DataFrame, first: int, last: int, dialect: Dialect, path: str) -> None:
+        """Take the heads of the lines first..last-1: a frame of ``_heads``."""
         seconds = head["seconds"].cast(pl.Int64, strict=False)
         has_point = head["fraction"].is_not_null()
-        is_event = seconds.is_not_null() & (~has_point | (seconds <= _MAX_SECONDS))
         digits = head["fraction"].str.len_bytes().fill_null(0)
+        cpu, pid = (head[name].cast(pl.Int32, strict=False) for name in ("cpu", "pid"))
+        is_event = seconds.is_not_null() & cpu.is_not_null() & pid.is_not_null()
+        is_event &= ~has_point | ((seconds <= _MAX_SECONDS) & digits.is_in([6, 9]))
         self.digits |= set(digits.filter(is_event).unique().to_list())
         scale = (digits == 6).cast(pl.Int64) * 999 + 1
         fraction = head["fraction"].cast(pl.Int64, strict=False) * scale
@@ -138,23 +145,22 @@ class Index:
         ).to_series()
         here = slice(first, last)
         self.ts_ns[here] = ts_ns.to_numpy()
-        self.cpu[here] = head["cpu"].cast(pl.Int32, strict=False).fill_null(-1).to_numpy()
-        self.pid[here] = head["pid"].cast(pl.Int32, strict=False).fill_null(-1).to_numpy()
+        self.cpu[here] = cpu.fill_null(-1).to_numpy()
+        self.pid[here] = pid.fill_null(-1).to_numpy()
         keys = head["key"].set(~is_event, None)
-        self.key[here] = self._codes(keys, path, first, begin)
-        # Invalid bytes became one character each; others take several bytes but their line is cut by bytes.
+        self.key[here] = self._codes(keys, path, first)
         is_line = self.key[here] >= 0
         self.cuts[2 * first + 1 : 2 * last : 2] += np.where(
             is_line, head["head"].str.len_bytes().fill_null(0), 0
         )
-        self._keep_samples(lines, head["head"], here)
+        self._keep_samples(head, here)
         self.tasks = pl.concat(
             [self.tasks, head.filter(is_event).select(pl.col("pid").cast(pl.Int32), "task")]
         )
         self.tasks = self.tasks.unique("pid", keep="last", maintain_order=True)
-        self._others(lines.filter(~is_event), np.flatnonzero(~is_line) + first, dialect)
+        self._others(head["line"].filter(~is_event), np.flatnonzero(~is_line) + first, dialect)
 
-    def _codes(self, keys: pl.Series, path: str, first: int, begin: int) -> Ints:
+    def _codes(self, keys: pl.Series, path: str, first: int) -> Ints:
         """Place of each key in ``keys``, which grows; -1: none."""
         coded = pc.dictionary_encode(keys.to_arrow())
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
@@ -169,7 +175,7 @@ class Index:
             raise CorruptError(
                 f"the text has too many different events (soon after line {first + 1})",
                 path=path,
-                offset=begin,
+                offset=int(self.cuts[2 * first]),
                 expected=f"at most {MAX_KEYS} event names",
                 found="more",
                 hint="is this trace text? Look at the lines there",
@@ -178,7 +184,7 @@ class Index:
         indices = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         return np.where(indices < 0, np.int32(-1), places[indices])
 
-    def _keep_samples(self, lines: pl.Series, heads: pl.Series, here: slice) -> None:
+    def _keep_samples(self, head: pl.DataFrame, here: slice) -> None:
         """Keep the first bodies of keys that have not enough of them yet."""
         codes = self.key[here]
         wanting = [place for place, kept in enumerate(self.samples) if len(kept) < SAMPLES]
@@ -187,8 +193,8 @@ class Index:
         ends = np.searchsorted(codes, wanting, side="right", sorter=order)
         for place, begin, end in zip(wanting, begins.tolist(), ends.tolist(), strict=True):
             chosen = order[begin : min(end, begin + SAMPLES - len(self.samples[place]))]
-            for line, head in zip(lines.gather(chosen), heads.gather(chosen), strict=True):
-                body = line.removeprefix(head)[:_SAMPLE_CHARS]
+            for line, begin_text in head.select("line", "head")[chosen].iter_rows():
+                body = line.removeprefix(begin_text)[:_SAMPLE_CHARS]
                 self.samples[place].append(body.removesuffix("\n").removesuffix("\r"))
 
     def _others(self, lines: pl.Series, numbers: Longs, dialect: Dialect) -> None:
@@ -199,12 +205,23 @@ class Index:
         lost.columns = ["cpu", "count"]
         is_lost = lost["cpu"].is_not_null()
         found = lost.with_columns(line=pl.Series(numbers)).filter(is_lost)
-        found = found.select("line", pl.col("cpu").cast(pl.Int32), pl.col("count").cast(pl.Int64))
+        found = found.select(
+            "line", pl.col("cpu").cast(pl.Int32, strict=False), pl.col("count").cast(pl.Int64, strict=False)
+        )
         self.lost = pl.concat([self.lost, found])
         unread = numbers[(~is_lost & ~lines.str.contains(dialect.other)).to_numpy()]
         if len(unread) and self.first_unread is None:
             self.first_unread = int(unread[0])
         self.unread += len(unread)
+
+
+def _heads(data: memoryview, starts: Longs, first: int, last: int, dialect: Dialect) -> pl.DataFrame:
+    """Columns line, and the groups of ``Dialect.head``, of the lines first..last-1."""
+    begin = int(starts[first])
+    lines = _strings(data[begin : int(starts[last])], starts[first : last + 1] - begin)
+    head = lines.str.extract_groups(dialect.head).struct.unnest()
+    head.columns = ["head", "task", "pid", "cpu", "seconds", "fraction", "key"]
+    return head.with_columns(line=lines)
 
 
 def _line_starts(data: memoryview, path: str) -> tuple[Longs, bool]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from captures.text_heads import SNIFF_BYTES, Dialect
+from captures.text_heads import Dialect, first_lines
 
 _ENTRIES: Final = re.compile(
     r"^# entries-in-buffer/entries-written: *([0-9]{1,18})/([0-9]{1,18}) +#P:([0-9]{1,5})", re.MULTILINE
@@ -44,9 +44,9 @@ class Preamble:
     @classmethod
     def of(cls, data: memoryview, dialect: Dialect) -> Preamble:
         """Read it: a few lines, or hundreds from ``perf script --header``."""
-        head = bytes(data[:SNIFF_BYTES]).decode("latin-1")
-        first = re.search(dialect.head, head, re.MULTILINE | re.ASCII)
-        head = head[: first.start()] if first else head
+        lines = first_lines(data)
+        events = lines.str.contains(dialect.head).arg_true()
+        head = "\n".join(lines.head(events[0]) if len(events) else lines)
         entries, cpus = _ENTRIES.search(head), _CPUS.search(head)
         if entries is not None:
             in_buffer, written, number = map(int, entries.groups())
