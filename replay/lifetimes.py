@@ -62,6 +62,7 @@ def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFr
             evidence=pl.lit("exact"),
         )
         .with_columns(died=pl.col("died_seq").fill_null(AFTER))
+        .drop("is_insert", "seq", "ts_ns", "cpu", "after_insert", "previous", "next_seq", "next_ts")
     )
     lives = in_order(lives, "vma", "born", "died")
     lives = lives.with_columns(
