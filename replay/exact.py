@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from replay.chosen import chosen
 from replay.lifetimes import avc_lives, rmap_item_lives, walk_lives
 from replay.mappings import Mappings
 from replay.merge import at_merge
-from replay.strategies import chosen
 from replay.trees import Trees
 from replay.walks import Replayed, replay_walks
 from schemas import TABLES

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from replay.mappings import PAGE
+
 if TYPE_CHECKING:
     from replay.trees import Trees
 
 
 def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.DataFrame:
-    """``items`` with ``vm_pgoff`` and ``linear_page_index`` of the page at the merge.
+    """``items`` with what was known of the page at the merge, and ``merged``: when that was.
+
+    Added: ``vm_pgoff``, ``vm_start_page``, ``vm_end_page`` (exclusive) of its VMA, ``linear_page_index``
+    and ``address_page``, all in pages.
 
     The merge is the last ksm_merge_with_ksm_page event of the rmap_item before its
     stable_tree_append(), which both tell of one try_to_merge_with_ksm_page(); without such events, the
@@ -42,7 +47,7 @@ def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.Da
     question, life = trees.covering(
         asked["space"].to_numpy(), asked["at"].to_numpy(), asked["address"].to_numpy()
     )
-    vma = trees.lives[life].select("vm_pgoff", "first_pgoff", "vm_start", "born", "died")
+    vma = trees.lives[life].select("vm_pgoff", "first_pgoff", "vm_start", "vm_end", "born", "died")
     found = (
         pl.concat([asked[question].select("item", "address"), vma], how="horizontal")
         .sort("item", "born", "died")
@@ -50,11 +55,17 @@ def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.Da
         .select(
             "item",
             "vm_pgoff",
-            computed=pl.col("first_pgoff") + (pl.col("address") - pl.col("vm_start")) // 4096,
+            vm_start_page=pl.col("vm_start") // PAGE,
+            vm_end_page=pl.col("vm_end") // PAGE,
+            computed=pl.col("first_pgoff") + (pl.col("address") - pl.col("vm_start")) // PAGE,
         )
     )
     return (
         items.join(found, on="item", how="left", maintain_order="left")
-        .with_columns(linear_page_index=pl.coalesce("linear_page_index", "computed"))
+        .join(timed.select("item", merged="at"), on="item", how="left", maintain_order="left")
+        .with_columns(
+            linear_page_index=pl.coalesce("linear_page_index", "computed"),
+            address_page=pl.col("address") // PAGE,
+        )
         .drop("computed")
     )

@@ -12,11 +12,11 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from captures.matching import find_roles
 from replay import __version__
+from replay.chosen import chosen
 from replay.exact import replay_exact
 from replay.observed import observed
 from replay.options import AnalyzeOptions
 from replay.quality import limits
-from replay.strategies import chosen
 from replay.summary import native_strategy, page_offset_rule, summarise
 from schemas import TABLES
 from schemas.errors import MissingEventsError

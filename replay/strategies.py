@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from schemas.errors import UsageError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,27 +43,11 @@ BUILTIN: Final = {
             pl.lit(ULONG_MAX, pl.UInt64),
             "0..ULONG_MAX: kernels up to 7.2; correct, slow",
         ),
-        _point("addr", pl.col("address") // 4096, "address >> PAGE_SHIFT: v1-v3; misses after mremap"),
+        _point("addr", pl.col("address_page"), "address >> PAGE_SHIFT: v1-v3; misses after mremap"),
         _point("vm_pgoff", pl.col("vm_pgoff"), "vm_pgoff of the VMA at merge: v4; misses after a split"),
         _point("linear", pl.col("linear_page_index"), "page offset of the page at merge: v5-v8; in 7.3"),
     )
 }
-
-
-def chosen(names: Sequence[str]) -> list[Strategy]:
-    """The strategies of these names, in this order.
-
-    Raises:
-        UsageError: A name is not known.
-    """
-    for name in names:
-        if name not in BUILTIN:
-            raise UsageError(
-                f"no strategy is called {name!r}",
-                where="--strategy",
-                hint=f"known are: {', '.join(BUILTIN)}",
-            )
-    return [BUILTIN[name] for name in dict.fromkeys(names)]
 
 
 def lookups(items: pl.DataFrame, strategies: Sequence[Strategy]) -> pl.DataFrame:
