@@ -195,6 +195,9 @@ ROLES: Final = (
     ),
     Role("ev_task", tracepoints=("sched:sched_process_exec",), constants={"kind": "exec"}),
     Role("ev_task", _same("comm"), tracepoints=("sched:sched_process_exit",), constants={"kind": "exit"}),
+    Role("ev_task", _same("child_pid"), tracepoints=("perf:fork",), constants={"kind": "fork"}),
+    Role("ev_task", tracepoints=("perf:exec",), constants={"kind": "exec"}),
+    Role("ev_task", tracepoints=("perf:exit",), constants={"kind": "exit"}),
     Role(
         "ev_task",
         {"child_pid": From(("pid_",)), "comm": From(("comm",))},

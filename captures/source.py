@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +18,25 @@ if TYPE_CHECKING:
 PACKED: Final = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes of the packed files that are read as what is in them."""
 
+STDIN: Final = "-"
+"""The name of standard input, which is copied to a temporary file first."""
+
 MAX_UNPACKED_BYTES: Final = 1 << 34
-"""Most bytes that a packed file may give (16 GiB)."""
+"""Most bytes that a packed file, or standard input, may give (16 GiB)."""
 
 _PIECE_BYTES: Final = 1 << 12
 """Packed bytes unpacked at once: small, so that the result of one piece stays small whatever is in it."""
+
+_SPOOL_BYTES: Final = 1 << 20
 
 _XZ_MEMORY_BYTES: Final = 1 << 28
 
 
 class Source:
-    """The bytes of one capture file.
+    """The bytes of one capture file, or of standard input.
 
     Attributes:
-        path: The file as it was named.
+        path: The file as it was named; ``-``: standard input.
         size_bytes: Size of the file itself (packed, if it is packed).
         packing: ``xz``, ``gzip``, ``zstd``; None: the file is the capture itself.
         data: The capture's bytes, read-only; empty for an empty file.
@@ -44,7 +50,10 @@ class Source:
             CaptureError: It cannot be opened, or not be unpacked.
         """
         self.path = str(path)
-        with _open(self.path) as file:
+        self._digest: str | None = None
+        with _open(self.path) if self.path != STDIN else tempfile.TemporaryFile() as file:
+            if self.path == STDIN:
+                self._digest = _spool(file)
             self.size_bytes = file.seek(0, 2)
             file.seek(0)
             head = file.read(8)
@@ -60,6 +69,8 @@ class Source:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file itself (packed, if it is packed), in hexadecimal."""
+        if self._digest is not None:
+            return self._digest
         with Path(self.path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -72,6 +83,26 @@ def _mapped(file: IO[bytes]) -> memoryview:
     """The whole file in memory; the map outlives the file."""
     size = file.seek(0, 2)
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
+
+
+def _spool(out: IO[bytes]) -> str:
+    """Copy standard input to a file; return its SHA-256."""
+    digest = hashlib.sha256()
+    total = 0
+    while piece := sys.stdin.buffer.read(_SPOOL_BYTES):
+        total += len(piece)
+        if total > MAX_UNPACKED_BYTES:
+            raise CorruptError(
+                "standard input gives too much",
+                path=STDIN,
+                expected=f"at most {MAX_UNPACKED_BYTES} bytes",
+                found="more",
+                hint="write it to a file and name the file",
+            )
+        digest.update(piece)
+        _write(STDIN, out, piece)
+    out.flush()
+    return digest.hexdigest()
 
 
 def _open(path: str) -> IO[bytes]:
@@ -141,7 +172,7 @@ def _write(path: str, out: IO[bytes], piece: bytes) -> None:
         out.write(piece)
     except OSError as error:
         raise CaptureError(
-            "the packed capture cannot be unpacked",
+            "the capture cannot be written to a temporary file",
             path=path,
             found=f"{error.strerror or error} in {tempfile.gettempdir()}",
             hint="make room there, or set TMPDIR to a place with room",
