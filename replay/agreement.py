@@ -1,0 +1,197 @@
+"""How well the modelled trees agree with the probed ones, as a number.
+
+Both are compared after each operation (a system call, a fault, a fork, an exit): the probes see the
+steps inside of one, which a model has no time for. So a probed change counts at the place where its
+operation is over, as the model's does; the share is taken over all probed changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_IN_CALL: Final = ("enter", "newtask", "fork")
+_INTERVAL: Final = ("vm_start", "vm_end", "first_pgoff")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two reconstructions of the same trees agree.
+
+    Attributes:
+        instants: Probed tree changes in families that grew from mappings whose creation the capture saw.
+        agreeing: Of these, how many leave the tree with exactly the intervals that the model gives it.
+        trees: Those trees; ``agreeing_trees``: the ones where no instant differs.
+        differences: One row a stretch of time in which an interval is on one of both only: ``tree``
+            (number), ``anon_vma`` (probed; null: the model has no such tree), ``model`` (modelled anon_vma),
+            ``vm_start``, ``vm_end``, ``first_pgoff``, ``surplus`` (probed less modelled), ``since``, ``until``
+            (places).
+    """
+
+    instants: int
+    agreeing: int
+    trees: int
+    agreeing_trees: int
+    differences: pl.DataFrame
+
+    @property
+    def share(self) -> float | None:
+        """Agreeing instants among all; None: there are none."""
+        return self.agreeing / self.instants if self.instants else None
+
+
+def boundaries(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The events that begin or end an operation of a task: ``pid``, ``seq``, ``boundary``. Sorted by seq."""
+    calls = events["ev_syscall"].select(
+        "pid", "seq", boundary=pl.when("is_exit").then(pl.lit("leave")).otherwise(pl.lit("enter"))
+    )
+    tasks = events["ev_task"].select("pid", "seq", boundary="kind")
+    faults = events["ev_fault"].select("pid", "seq", boundary=pl.lit("fault"))
+    return pl.concat([calls, tasks, faults]).sort("seq")
+
+
+def operation_end(changes: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
+    """``changes`` (``pid``, ``seq``, ...) with ``place``: where the operation that each belongs to is over.
+
+    Inside of a call that is its return (or the birth of the child); after a fault, the fault itself: the
+    model knows at once what a fault does.
+    """
+    before = bounds.rename({"seq": "previous", "boundary": "after"}).sort("previous")
+    behind = bounds.rename({"seq": "next", "boundary": "until"}).sort("next")
+    return (
+        changes.sort("seq")
+        .join_asof(before, left_on="seq", right_on="previous", by="pid", check_sortedness=False)
+        .join_asof(
+            behind, left_on="seq", right_on="next", by="pid", strategy="forward", check_sortedness=False
+        )
+        .with_columns(
+            place=pl.when(pl.col("after").is_in(_IN_CALL) | (pl.col("until") == "exit"))
+            .then(pl.coalesce("next", "seq"))
+            .otherwise(pl.coalesce("previous", "seq"))
+        )
+        .drop("previous", "after", "next", "until")
+    )
+
+
+def probed_lives(ev_avc: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
+    """Lives of intervals by the probes, from operation to operation.
+
+    Returns:
+        ``tree`` (an anon_vma is used again once its tree is empty: each use is a tree of its own),
+        ``anon_vma``, ``vm_start``, ``vm_end``, ``first_pgoff``, ``pid``, ``seq`` (of the first
+        insertion), ``born``, ``died``; a life inside of one operation is left out.
+    """
+    never = pl.lit((1 << 63) - 1, pl.Int64)
+    events = operation_end(ev_avc, bounds).sort("avc", "seq")
+    by_avc = pl.col("avc")
+    lives = (
+        events.with_columns(
+            died=pl.col("place").shift(-1).over(by_avc).fill_null(never),
+            first_pgoff=pl.coalesce("anon_pgoff", "vm_pgoff"),
+        )
+        .filter("is_insert")
+        .rename({"place": "born"})
+        .sort("anon_vma", "born", "seq")
+        .with_columns(reach=pl.col("died").cum_max().shift(1).over("anon_vma"))
+    )
+    fresh = pl.col("reach").is_null() | (pl.col("born") > pl.col("reach"))
+    return (
+        lives.with_columns(tree=fresh.cum_sum().cast(pl.Int64))
+        .filter(pl.col("born") < pl.col("died"))
+        .select("tree", "anon_vma", *_INTERVAL, "pid", "seq", "born", "died")
+    )
+
+
+def _matched(probed: pl.DataFrame, modelled: pl.DataFrame) -> pl.DataFrame:
+    """For each probed tree the modelled one that shares most lives with it: ``tree``, ``model``."""
+    shared = (
+        probed.join(modelled, on=[*_INTERVAL, "born"], suffix="_model")
+        .group_by("tree", "model")
+        .agg(
+            both=pl.len(),
+            ends=(pl.col("died") == pl.col("died_model")).sum(),
+            first=pl.col("born").min(),
+        )
+        .sort("both", "ends", "first", "tree", "model", descending=[True, True, False, False, False])
+    )
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for tree, model in shared.select("tree", "model").iter_rows():
+        if tree not in pairs and model not in taken:
+            pairs[tree] = model
+            taken.add(model)
+    return pl.DataFrame(
+        {"tree": list(pairs), "model": list(pairs.values())}, schema={"tree": pl.Int64, "model": pl.UInt64}
+    )
+
+
+def agreement(
+    ev_avc: pl.DataFrame, lives: pl.DataFrame, events: Mapping[str, pl.DataFrame], known: pl.DataFrame
+) -> Agreement:
+    """Compare modelled lives with the probes.
+
+    Args:
+        ev_avc: Table ``ev_avc``.
+        lives: Modelled lives: ``anon_vma``, ``vm_start``, ``vm_end``, ``first_pgoff``, ``born``, ``died``.
+        events: The ``ev_*`` tables.
+        known: ``tree`` of ``probed_lives`` that grew from mappings whose creation the capture saw.
+    """
+    bounds = boundaries(events)
+    probed = probed_lives(ev_avc, bounds).join(known, on="tree", how="semi")
+    modelled = lives.select(*_INTERVAL, "born", "died", model="anon_vma")
+    pairs = _matched(probed, modelled)
+    theirs = modelled.join(pairs, on="model").select("tree", *_INTERVAL, "born", "died")
+    steps = pl.concat(
+        lives_.select("tree", *_INTERVAL, place=end, step=pl.lit(sign * way, pl.Int64))
+        for lives_, sign in ((probed, 1), (theirs, -1))
+        for end, way in (("born", 1), ("died", -1))
+    )
+    key = ["tree", *_INTERVAL]
+    off = (
+        steps.group_by(*key, "place")
+        .agg(pl.col("step").sum())
+        .filter(pl.col("step") != 0)
+        .sort(*key, "place")
+        .with_columns(
+            surplus=pl.col("step").cum_sum().over(key),
+            until=pl.col("place").shift(-1).over(key),
+        )
+        .filter(pl.col("surplus") != 0)
+        .rename({"place": "since"})
+    )
+    changes = operation_end(ev_avc, bounds).select("anon_vma", "place")
+    whole = probed.group_by("tree", "anon_vma").agg(pl.col("born").min(), pl.col("died").max())
+    instants = (
+        changes.join(whole, on="anon_vma")
+        .filter(pl.col("place").is_between("born", "died"))
+        .sort("died")
+        .select("tree", "place")
+        .sort("tree", "place")
+    )
+    wrong = (
+        instants.with_row_index("instant")
+        .join_where(
+            off.select("since", "until", other="tree"),
+            pl.col("tree") == pl.col("other"),
+            pl.col("place") >= pl.col("since"),
+            pl.col("place") < pl.col("until"),
+        )
+        .select("instant", "tree")
+        .unique("instant")
+    )
+    trees = whole.height
+    return Agreement(
+        instants=instants.height,
+        agreeing=instants.height - wrong.height,
+        trees=trees,
+        agreeing_trees=trees - wrong["tree"].n_unique(),
+        differences=off.join(whole.select("tree", "anon_vma"), on="tree", how="left")
+        .join(pairs, on="tree", how="left")
+        .select("tree", "anon_vma", "model", *_INTERVAL, "surplus", "since", "until")
+        .sort("since", "tree", "vm_start"),
+    )

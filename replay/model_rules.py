@@ -1,0 +1,127 @@
+"""What the kernels do differently where system calls become VMAs, and the constants of their interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+KernelRules = Literal["6.12", "7.3"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Differences between kernels in mm/vma.c, mm/mremap.c and mm/rmap.c.
+
+    Attributes:
+        name: The first kernel of Debian that was checked to do so.
+        anon_pgoff: VMAs have an anonymous page offset besides vm_pgoff, and the trees go by it.
+        merges_faulted_into_unfaulted: is_mergeable_anon_vma() lets a VMA without anon_vma take one over.
+        clone_reverses: anon_vma_clone() turns the order of the avc list round.
+        mergeable_first: VM_MERGEABLE by PR_SET_MEMORY_MERGE is set before a merge is tried, not after.
+        dontunmap_resets: The source of MREMAP_DONTUNMAP gets the page offset of its address again.
+        moves_many: mremap() moves several VMAs at once, and checks before it unmaps the target.
+        guards: madvise() knows MADV_GUARD_INSTALL.
+    """
+
+    name: KernelRules
+    anon_pgoff: bool
+    merges_faulted_into_unfaulted: bool
+    clone_reverses: bool
+    mergeable_first: bool
+    dontunmap_resets: bool
+    moves_many: bool
+    guards: bool
+
+
+RULES: Final[dict[str, Rules]] = {
+    "6.12": Rules("6.12", False, False, False, False, False, False, False),
+    "7.3": Rules("7.3", True, True, True, True, True, True, True),
+}
+
+PAGE_SHIFT: Final = 12
+HUGE_PAGES: Final = 512
+"""Pages of a PMD (HPAGE_PMD_NR on x86-64)."""
+
+# include/linux/mm.h
+VM_READ: Final = 0x1
+VM_WRITE: Final = 0x2
+VM_EXEC: Final = 0x4
+VM_ACCESS_FLAGS: Final = VM_READ | VM_WRITE | VM_EXEC
+VM_SHARED: Final = 0x8
+VM_MAY: Final = 0x70
+VM_MAYSHARE: Final = 0x80
+VM_GROWSDOWN: Final = 0x100
+VM_LOCKED: Final = 0x2000
+VM_SEQ_READ: Final = 0x8000
+VM_RAND_READ: Final = 0x10000
+VM_DONTCOPY: Final = 0x20000
+VM_LOCKONFAULT: Final = 0x80000
+VM_LOCKED_MASK: Final = VM_LOCKED | VM_LOCKONFAULT
+VM_ACCOUNT: Final = 0x100000
+VM_NORESERVE: Final = 0x200000
+VM_HUGETLB: Final = 0x400000
+VM_SYNC: Final = 0x800000
+VM_WIPEONFORK: Final = 0x2000000
+VM_DONTDUMP: Final = 0x4000000
+VM_HUGEPAGE: Final = 0x20000000
+VM_NOHUGEPAGE: Final = 0x40000000
+VM_MERGEABLE: Final = 0x80000000
+VM_DROPPABLE: Final = 1 << 40
+VM_MAYBE_GUARD: Final = 1 << 61
+"""Not the kernel's bit, which differs between builds; a sticky flag: merging ignores and keeps it."""
+VM_SEALED: Final = 1 << 62
+"""Not the kernel's bit 63, which a signed integer has no place for."""
+OWN_FLAGS: Final = VM_MAYBE_GUARD | VM_SEALED
+KSM_INCOMPATIBLE: Final = VM_SHARED | VM_MAYSHARE | VM_HUGETLB | VM_DROPPABLE
+
+# include/uapi: mman.h, prctl.h, sched.h
+MAP_TYPE: Final = 0xF
+MAP_SHARED: Final = 1
+MAP_PRIVATE: Final = 2
+MAP_DROPPABLE: Final = 8
+MAP_FIXED: Final = 0x10
+MAP_ANONYMOUS: Final = 0x20
+MAP_GROWSDOWN: Final = 0x100
+MAP_LOCKED: Final = 0x2000
+MAP_NORESERVE: Final = 0x4000
+MAP_POPULATE: Final = 0x8000
+MAP_NONBLOCK: Final = 0x10000
+MAP_STACK: Final = 0x20000
+MAP_HUGETLB: Final = 0x40000
+MREMAP_FIXED: Final = 2
+MREMAP_DONTUNMAP: Final = 4
+PROT_GROWSDOWN: Final = 0x1000000
+MCL_CURRENT: Final = 1
+MCL_FUTURE: Final = 2
+MCL_ONFAULT: Final = 4
+MLOCK_ONFAULT: Final = 1
+PR_SET_MEMORY_MERGE: Final = 67
+CLONE_VM: Final = 0x100
+PF_WRITE: Final = 2
+EFAULT: Final = 14
+EINVAL: Final = 22
+ENOMEM: Final = 12
+
+MADV_POPULATE_READ: Final = 22
+MADV_POPULATE_WRITE: Final = 23
+MADV_GUARD_INSTALL: Final = 102
+MADV_WIPEONFORK: Final = 18
+MADV_MERGEABLE: Final = 12
+MADV_UNMERGEABLE: Final = 13
+
+ADVICE: Final[dict[int, tuple[int, int]]] = {
+    0: (VM_SEQ_READ | VM_RAND_READ, 0),
+    1: (VM_SEQ_READ, VM_RAND_READ),
+    2: (VM_RAND_READ, VM_SEQ_READ),
+    10: (0, VM_DONTCOPY),
+    11: (VM_DONTCOPY, 0),
+    12: (0, VM_MERGEABLE),
+    13: (VM_MERGEABLE, 0),
+    14: (VM_NOHUGEPAGE, VM_HUGEPAGE),
+    15: (VM_HUGEPAGE, VM_NOHUGEPAGE),
+    16: (0, VM_DONTDUMP),
+    17: (VM_DONTDUMP, 0),
+    18: (0, VM_WIPEONFORK),
+    19: (VM_WIPEONFORK, 0),
+}
+"""For each advice that changes vm_flags: bits that it clears, bits that it sets (mm/madvise.c)."""

@@ -1,0 +1,527 @@
+"""System calls, faults and forks -> VMAs and their trees, one event at a time: the twin of ``model``.
+
+Follows the kernel's functions by name; the primitives are in ``oracle_model_vma``. Slow on purpose.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from replay import model_rules as k
+from replay.oracle_model_vma import Areas, Avc, Mm, Proposed, Vma
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+Event = dict[str, Any]
+_PAGE = 1 << k.PAGE_SHIFT
+
+
+def _up(byte: int) -> int:
+    """PAGE_ALIGN(), in pages."""
+    return (byte + _PAGE - 1) >> k.PAGE_SHIFT
+
+
+class OracleModel:
+    """The machine that the events drive.
+
+    Attributes:
+        lives: One dict a life of an interval, in order of birth.
+        versions: One dict a version of a VMA, in order of birth.
+        doubts: How often the model had to do without knowing.
+    """
+
+    def __init__(self, rules: k.Rules) -> None:
+        self.rules = rules
+        self.areas = Areas(rules)
+        self.lives: list[Event] = []
+        self.versions: list[Event] = []
+        self.doubts: Counter[str] = Counter()
+        self._mms = 0
+        self._task_mm: dict[int, Mm] = {}
+        self._calls: dict[int, Event] = {}
+        self._open_lives: dict[int, Event] = {}
+        self._open_versions: dict[int, Event] = {}
+
+    def run(self, events: Mapping[str, pl.DataFrame]) -> OracleModel:
+        """Take all events in order of their place."""
+        rows = [
+            (row["seq"], name, row)
+            for name in ("ev_syscall", "ev_task", "ev_fault")
+            for row in events[name].iter_rows(named=True)
+        ]
+        newtasks = (events["ev_task"]["kind"] == "newtask").any()
+        self._birth = "newtask" if newtasks else "fork"
+        for _, name, row in sorted(rows, key=lambda each: each[0]):
+            self._cause: str | None = None
+            {"ev_syscall": self._syscall, "ev_task": self._task, "ev_fault": self._fault}[name](row)
+            self._publish(row)
+        return self
+
+    # What comes out
+
+    def _publish(self, row: Event) -> None:
+        """Close and open lives and versions after one operation."""
+        for is_insert, avc, start, end, pgoff, anon_pgoff in self.areas.log:
+            if not is_insert:
+                life = self._open_lives.pop(avc.number)
+                life["died_seq"], life["died_ts_ns"] = row["seq"], row["ts_ns"]
+                continue
+            first = anon_pgoff if self.rules.anon_pgoff else pgoff
+            life = {
+                "avc": avc.number + 1,
+                "anon_vma": avc.anon_vma.number,
+                "vma": avc.vma.number,
+                "mm": avc.vma.mm.number,
+                "first_pgoff": first,
+                "last_pgoff": first + end - start - 1,
+                "vm_start": start * _PAGE,
+                "vm_end": end * _PAGE,
+                "vm_pgoff": pgoff,
+                "pid": row["pid"],
+                "born_seq": row["seq"],
+                "born_ts_ns": row["ts_ns"],
+                "died_seq": None,
+                "died_ts_ns": None,
+            }
+            self.lives.append(life)
+            self._open_lives[avc.number] = life
+        for number in sorted(self.areas.touched):
+            self._version(self.areas.touched[number], row)
+        self.areas.log.clear()
+        self.areas.touched.clear()
+
+    def _version(self, vma: Vma, row: Event) -> None:
+        now = {
+            "vma": vma.number,
+            "mm": vma.mm.number,
+            "vm_start": vma.start * _PAGE,
+            "vm_end": vma.end * _PAGE,
+            "vm_pgoff": vma.pgoff,
+            "anon_pgoff": vma.anon_pgoff if self.rules.anon_pgoff else None,
+            "vm_flags": vma.flags & ~k.OWN_FLAGS,
+            "anon_vma": vma.anon_vma.number if vma.anon_vma is not None else None,
+        }
+        before = self._open_versions.get(vma.number)
+        if before is not None:
+            if not vma.dead and all(before[name] == value for name, value in now.items()):
+                return
+            before["died_seq"], before["died_ts_ns"] = row["seq"], row["ts_ns"]
+            del self._open_versions[vma.number]
+        if not vma.dead:
+            born = {
+                "born_seq": row["seq"],
+                "born_ts_ns": row["ts_ns"],
+                "died_seq": None,
+                "died_ts_ns": None,
+                "cause_event": self._cause,
+            }
+            self.versions.append(now | born)
+            self._open_versions[vma.number] = self.versions[-1]
+
+    # Tasks
+
+    def _mm_of(self, pid: int) -> Mm:
+        if pid not in self._task_mm:
+            self._mms += 1
+            self._task_mm[pid] = Mm(self._mms)
+        return self._task_mm[pid]
+
+    def _task(self, row: Event) -> None:
+        if row["kind"] == self._birth:
+            self._clone(row)
+        elif row["kind"] == "exec":
+            self._cause = "execve"
+            old = self._mm_of(row["pid"])
+            self._mmput(old)
+            self._mms += 1
+            self._task_mm[row["pid"]] = Mm(self._mms, merge_any=old.merge_any)
+        elif row["kind"] == "exit":
+            self._mmput(self._mm_of(row["pid"]))
+            self._task_mm.pop(row["pid"], None)
+            self._calls.pop(row["pid"], None)
+
+    def _clone(self, row: Event) -> None:
+        """copy_mm()."""
+        parent = self._mm_of(row["pid"])
+        call = self._calls.get(row["pid"])
+        self._cause = call["name"] if call else "fork"
+        flags = row["clone_flags"]
+        if flags is None:
+            flags = self._flags_of(call)
+        if flags & k.CLONE_VM:
+            parent.users += 1
+            self._task_mm[row["child_pid"]] = parent
+            return
+        self._mms += 1
+        child = Mm(self._mms, brk=parent.brk, merge_any=parent.merge_any)
+        self._task_mm[row["child_pid"]] = child
+        self._dup_mmap(child, parent)
+
+    def _flags_of(self, call: Event | None) -> int:
+        """clone_flags where the capture has no task_newtask."""
+        if call is None or call["name"] == "clone3":
+            self.doubts["clone_flags"] += 1
+            return 0
+        return {"fork": 0, "vfork": k.CLONE_VM}.get(call["name"], call["arg0"])
+
+    def _dup_mmap(self, child: Mm, parent: Mm) -> None:
+        for vma in parent.vmas:
+            if vma.flags & k.VM_DONTCOPY:
+                continue
+            copy = self.areas.proposal(vma, vma.start, vma.end)
+            copy.flags &= ~k.VM_LOCKED_MASK
+            copy.anon_vma = None
+            new = self.areas.new_vma(child, copy)
+            child.vmas.append(new)
+            if not vma.flags & k.VM_WIPEONFORK:
+                self.areas.anon_vma_fork(new, vma)
+
+    def _mmput(self, mm: Mm) -> None:
+        """mmput(), exit_mmap()."""
+        mm.users -= 1
+        if not mm.users:
+            for vma in mm.vmas:
+                self.areas.drop(vma)
+            mm.vmas = []
+
+    # Faults
+
+    def _fault(self, row: Event) -> None:
+        self._cause = "page_fault"
+        mm, page = self._mm_of(row["pid"]), row["address"] >> k.PAGE_SHIFT
+        vma = mm.find(page)
+        if vma is None or page < vma.start:
+            if vma is not None and vma.flags & k.VM_GROWSDOWN and row["error_code"] & k.PF_WRITE:
+                self._expand_downwards(vma, page)
+            return
+        if row["error_code"] & k.PF_WRITE and vma.flags & k.VM_WRITE and not vma.flags & k.VM_SHARED:
+            self.areas.anon_vma_prepare(vma)
+
+    def _expand_downwards(self, vma: Vma, page: int) -> None:
+        self.areas.anon_vma_prepare(vma)
+        self.areas.expand(vma, page)
+
+    # System calls
+
+    def _syscall(self, row: Event) -> None:
+        if not row["is_exit"]:
+            self._calls[row["pid"]] = row
+            return
+        call = self._calls.pop(row["pid"], None)
+        if call is None or call["name"] != row["name"]:
+            return
+        handler = getattr(self, f"_sys_{row['name']}", None)
+        if handler is not None:
+            self._cause = row["name"]
+            arguments = [call[f"arg{number}"] or 0 for number in range(6)]
+            handler(self._mm_of(row["pid"]), arguments, row["ret"])
+
+    def _sys_mmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        _, length, prot, flags, fd, offset = arguments
+        if -4096 < ret < 0:
+            return
+        start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + _up(length)
+        file, vm_flags = self._mapped(mm, prot, flags, fd)
+        pgoff = offset >> k.PAGE_SHIFT if not flags & k.MAP_ANONYMOUS else start
+        self.areas.munmap(mm, start, end)
+        self._map(
+            mm, start, end, vm_flags, file, 0 if vm_flags & k.VM_SHARED and flags & k.MAP_ANONYMOUS else pgoff
+        )
+        if vm_flags & k.VM_LOCKED or flags & (k.MAP_POPULATE | k.MAP_NONBLOCK) == k.MAP_POPULATE:
+            self._populate(mm, start, end)
+
+    def _mapped(self, mm: Mm, prot: int, flags: int, fd: int) -> tuple[int, int]:
+        """do_mmap(): the file (0: none; a negative number of its own for shared memory) and vm_flags."""
+        vm_flags = prot & 7 | k.VM_MAY | mm.def_flags
+        for map_flag, vm_flag in (
+            (k.MAP_GROWSDOWN, k.VM_GROWSDOWN),
+            (k.MAP_LOCKED, k.VM_LOCKED),
+            (k.MAP_NORESERVE, k.VM_NORESERVE),
+            (k.MAP_STACK, k.VM_NOHUGEPAGE),
+            (k.MAP_HUGETLB, k.VM_HUGETLB),
+        ):
+            if flags & map_flag:
+                vm_flags |= vm_flag
+        file = 0 if flags & k.MAP_ANONYMOUS else (fd & 0xFFFFFFFF) + 1
+        kind = flags & k.MAP_TYPE
+        if kind & k.MAP_SHARED:
+            vm_flags |= k.VM_SHARED | k.VM_MAYSHARE
+        elif kind == k.MAP_DROPPABLE:
+            vm_flags |= k.VM_DROPPABLE | k.VM_NORESERVE | k.VM_WIPEONFORK | k.VM_DONTDUMP
+        if vm_flags & k.VM_HUGETLB or (kind & k.MAP_SHARED and not file):
+            self._shared = getattr(self, "_shared", 0) + 1
+            file = -self._shared
+        accountable = k.VM_WRITE | k.VM_SHARED | k.VM_NORESERVE | k.VM_HUGETLB
+        if vm_flags & accountable == k.VM_WRITE:
+            vm_flags |= k.VM_ACCOUNT
+        return file, vm_flags
+
+    def _map(
+        self, mm: Mm, start: int, end: int, flags: int, file: int, pgoff: int, *, just_expand: bool = False
+    ) -> None:
+        """mmap_region(), do_brk_flags(): merge or make a VMA."""
+        mergeable = k.VM_MERGEABLE if mm.merge_any and not flags & k.KSM_INCOMPATIBLE else 0
+        if self.rules.mergeable_first:
+            flags |= mergeable
+        new = Proposed(start, end, flags, file, pgoff, start, 0, None)
+        if self.areas.merge_new_range(mm, new, just_expand=just_expand) is None:
+            new.flags |= mergeable
+            mm.add(self.areas.new_vma(mm, new))
+
+    def _populate(self, mm: Mm, start: int, end: int) -> None:
+        """populate_vma_page_range(): writes into what is private and writable."""
+        vma = mm.find(start)
+        while vma is not None and vma.start < end:
+            if vma.flags & (k.VM_WRITE | k.VM_SHARED) == k.VM_WRITE and not vma.flags & k.VM_LOCKONFAULT:
+                self.areas.anon_vma_prepare(vma)
+            vma = mm.find(vma.end)
+
+    def _sys_munmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        if ret == 0:
+            start = arguments[0] >> k.PAGE_SHIFT
+            self.areas.munmap(mm, start, start + _up(arguments[1]))
+
+    def _sys_brk(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        old, mm.brk = mm.brk, ret
+        if old is None:
+            if arguments[0] and ret == arguments[0]:
+                self.doubts["brk_before"] += 1
+            return
+        if _up(ret) < _up(old):
+            self.areas.munmap(mm, _up(ret), _up(old))
+        elif _up(ret) > _up(old):
+            flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | mm.def_flags
+            self._map(mm, _up(old), _up(ret), flags, 0, _up(old), just_expand=True)
+            if mm.def_flags & k.VM_LOCKED:
+                self._populate(mm, _up(old), _up(ret))
+
+    def _sys_mprotect(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + _up(arguments[1])
+        if ret not in (0, -k.ENOMEM) or arguments[0] % _PAGE or start >= end:
+            return
+        vma = mm.find(start)
+        if vma is None or vma.start >= end:
+            return
+        if arguments[2] & k.PROT_GROWSDOWN:
+            start = vma.start
+        prot = arguments[2] & k.VM_ACCESS_FLAGS
+        self._walk(mm, start, end, ret, lambda flags: flags & ~k.VM_ACCESS_FLAGS | prot, self._mprotect_fixup)
+
+    _sys_pkey_mprotect = _sys_mprotect
+
+    def _walk(self, mm: Mm, start: int, end: int, ret: int, change: Any, fixup: Any) -> None:
+        """The loop of mprotect(), mlock(): every VMA of the range; a hole ends it."""
+        vma = mm.find(start)
+        while vma is not None and vma.start < end:
+            if vma.start > start:
+                if ret:
+                    return
+                start = vma.start
+            vma = fixup(vma, start, min(vma.end, end), change(vma.flags))
+            start = vma.end
+            vma = mm.find(start)
+
+    def _mprotect_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
+        old = vma.flags
+        if flags == old:
+            return vma
+        if flags & k.VM_WRITE:
+            if not old & (k.VM_ACCOUNT | k.VM_WRITE | k.VM_HUGETLB | k.VM_SHARED | k.VM_NORESERVE):
+                flags |= k.VM_ACCOUNT
+        elif old & k.VM_ACCOUNT and not vma.file and vma.anon_vma is None:
+            flags &= ~k.VM_ACCOUNT
+        vma = self._modify(vma, start, end, flags)
+        if old & (k.VM_WRITE | k.VM_SHARED | k.VM_LOCKED) == k.VM_LOCKED and flags & k.VM_WRITE:
+            self._populate(vma.mm, start, end)
+        return vma
+
+    def _modify(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
+        guard = vma.flags & k.VM_MAYBE_GUARD
+        vma = self.areas.vma_modify(vma, start, end, flags=flags, policy=vma.policy)
+        self.areas.set_flags(vma, flags | guard | vma.flags & k.VM_MAYBE_GUARD)
+        return vma
+
+    def _sys_madvise(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        address, length, advice = arguments[:3]
+        start, end = address >> k.PAGE_SHIFT, (address >> k.PAGE_SHIFT) + _up(length)
+        if address % _PAGE or start >= end or ret not in (0, -k.ENOMEM, -k.EINVAL):
+            return
+        if advice == k.MADV_POPULATE_WRITE:
+            self._madvise_populate(mm, start, end)
+        elif advice == k.MADV_GUARD_INSTALL and self.rules.guards and not ret:
+            for vma in [each for each in mm.vmas if each.end > start and each.start < end]:
+                self.areas.anon_vma_prepare(vma)
+                self.areas.set_flags(vma, vma.flags | k.VM_MAYBE_GUARD)
+        elif advice in k.ADVICE:
+            self._madvise_walk_vmas(mm, start, end, advice)
+
+    def _madvise_populate(self, mm: Mm, start: int, end: int) -> None:
+        """madvise_populate(): ends at a hole and at what cannot be written."""
+        vma = mm.find(start)
+        while vma is not None and vma.start <= start < end:
+            if not vma.flags & k.VM_WRITE:
+                return
+            if not vma.flags & k.VM_SHARED:
+                self.areas.anon_vma_prepare(vma)
+            start = vma.end
+            vma = mm.find(start)
+
+    def _madvise_walk_vmas(self, mm: Mm, start: int, end: int, advice: int) -> None:
+        clear, add = k.ADVICE[advice]
+        vma = mm.find(start)
+        while vma is not None and vma.start < end:
+            if advice == k.MADV_WIPEONFORK and (vma.file or vma.flags & k.VM_SHARED):
+                return
+            flags = vma.flags & ~clear | add
+            if advice == k.MADV_MERGEABLE and vma.flags & k.KSM_INCOMPATIBLE:
+                flags = vma.flags
+            if flags != vma.flags:
+                vma = self._modify(vma, max(start, vma.start), min(end, vma.end), flags)
+            start = vma.end
+            vma = mm.find(start)
+
+    def _sys_prctl(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        """ksm_enable_merge_any(), ksm_disable_merge_any(): flags change in place, nothing merges."""
+        if arguments[0] != k.PR_SET_MEMORY_MERGE or ret or mm.merge_any == bool(arguments[1]):
+            return
+        mm.merge_any = bool(arguments[1])
+        for vma in mm.vmas:
+            if mm.merge_any and not vma.flags & k.KSM_INCOMPATIBLE:
+                self.areas.set_flags(vma, vma.flags | k.VM_MERGEABLE)
+            elif not mm.merge_any:
+                self.areas.set_flags(vma, vma.flags & ~k.VM_MERGEABLE)
+
+    # mlock
+
+    def _lock(self, mm: Mm, arguments: list[int], ret: int, flags: int) -> None:
+        start, end = arguments[0] >> k.PAGE_SHIFT, _up(arguments[0] + arguments[1])
+        if ret not in (0, -k.ENOMEM):
+            return
+        self._walk(mm, start, end, ret, lambda old: old & ~k.VM_LOCKED_MASK | flags, self._mlock_fixup)
+        if flags and not ret:
+            self._populate(mm, start, end)
+
+    def _mlock_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
+        if flags == vma.flags or vma.flags & (k.VM_HUGETLB | k.VM_DROPPABLE):
+            return vma
+        return self._modify(vma, start, end, flags)
+
+    def _sys_mlock(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        self._lock(mm, arguments, ret, k.VM_LOCKED)
+
+    def _sys_mlock2(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        on_fault = k.VM_LOCKONFAULT if arguments[2] & k.MLOCK_ONFAULT else 0
+        self._lock(mm, arguments, ret, k.VM_LOCKED | on_fault)
+
+    def _sys_munlock(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        self._lock(mm, arguments, ret, 0)
+
+    def _sys_mlockall(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        if ret:
+            return
+        bits = k.VM_LOCKED | (k.VM_LOCKONFAULT if arguments[0] & k.MCL_ONFAULT else 0)
+        mm.def_flags = bits if arguments[0] & k.MCL_FUTURE else 0
+        if arguments[0] & k.MCL_CURRENT:
+            self._lock_all(mm, bits)
+            self._populate(mm, 0, 1 << 52)
+
+    def _sys_munlockall(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        if not ret:
+            mm.def_flags = 0
+            self._lock_all(mm, 0)
+
+    def _lock_all(self, mm: Mm, bits: int) -> None:
+        vma = mm.find(0)
+        while vma is not None:
+            vma = self._mlock_fixup(vma, vma.start, vma.end, vma.flags & ~k.VM_LOCKED_MASK | bits)
+            vma = mm.find(vma.end)
+
+    # mremap
+
+    def _sys_mremap(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        address, old_len, new_len, flags, new_address, _ = arguments
+        addr, new, old = address >> k.PAGE_SHIFT, _up(new_len), _up(old_len)
+        if flags & k.MREMAP_FIXED and self.rules.moves_many and old == new:
+            if not ret < 0:
+                self._remap_move(mm, addr, old, new_address >> k.PAGE_SHIFT, flags)
+            return
+        if -4096 < ret < 0:
+            if ret == -k.EFAULT and flags & k.MREMAP_FIXED and not self.rules.moves_many:
+                self._failed_mremap_to(mm, addr, old, new, new_address >> k.PAGE_SHIFT)
+            return
+        if flags & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP):
+            self._mremap_to(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)
+        elif old >= new:
+            self.areas.munmap(mm, addr + new, addr + old)
+        elif ret == address:
+            vma = mm.lookup(addr)
+            if vma is not None:
+                self.areas.merge_new_range(mm, self.areas.proposal(vma, vma.end, addr + new))
+        else:
+            self._move_vma(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)
+
+    def _failed_mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int) -> None:
+        """6.12 unmaps the target and shrinks before vma_to_resize() finds that the range has an end."""
+        if mm.lookup(addr) is None:
+            return
+        self.areas.munmap(mm, new_addr, new_addr + new)
+        if old > new:
+            self.areas.munmap(mm, addr + new, addr + old)
+
+    def _mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
+        if flags & k.MREMAP_FIXED:
+            self.areas.munmap(mm, new_addr, new_addr + new)
+        if old > new:
+            self.areas.munmap(mm, addr + new, addr + old)
+            old = new
+        self._move_vma(mm, addr, old, new, new_addr, flags)
+
+    def _remap_move(self, mm: Mm, addr: int, pages: int, new_addr: int, flags: int) -> None:
+        """remap_move(): each VMA of the range by itself, gaps kept."""
+        at, end = addr, addr + pages
+        while (vma := mm.find(at)) is not None and vma.start < end:
+            start, last = max(at, vma.start), min(end, vma.end)
+            self._mremap_to(mm, start, last - start, last - start, new_addr + start - addr, flags)
+            at = last
+
+    def _move_vma(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
+        vma = mm.lookup(addr)
+        if vma is None:
+            self.doubts["mremap_of_unknown"] += 1
+            self.areas.munmap(mm, addr, addr + old)
+            return
+        keep = bool(flags & k.MREMAP_DONTUNMAP)
+        if keep and vma.flags & k.VM_LOCKED:
+            if vma.start < addr:
+                self.areas.split_vma(vma, addr, new_below=True)
+            if vma.end > addr + old:
+                self.areas.split_vma(vma, addr + old, new_below=False)
+        self._copy_vma(vma, addr, new_addr, new, keep=keep)
+        if not keep:
+            self.areas.munmap(mm, addr, addr + old)
+            return
+        self.areas.set_flags(vma, vma.flags & ~k.VM_LOCKED_MASK)
+        if vma.start == addr and vma.end == addr + old:
+            self.areas.unlink_anon_vmas(vma)
+            if self.rules.dontunmap_resets:
+                vma.anon_pgoff = vma.start
+                vma.pgoff = vma.pgoff if vma.file else vma.start
+
+    def _copy_vma(self, vma: Vma, addr: int, new_addr: int, pages: int, *, keep: bool) -> None:
+        """copy_vma(): into a neighbour of the target, or a VMA of its own on the same trees."""
+        new = self.areas.proposal(vma, addr, addr + pages)
+        new.start, new.end = new_addr, new_addr + pages
+        if vma.anon_vma is None:
+            new.anon_pgoff = new_addr
+            if not vma.file:
+                new.pgoff = new_addr
+        new.copied_from = vma
+        without = vma if keep and vma.anon_vma is None and self.rules.dontunmap_resets else None
+        if self.areas.merge_new_range(vma.mm, new, without=without) is None:
+            copy = self.areas.new_vma(vma.mm, new)
+            self.areas.anon_vma_clone(copy, vma)
+            vma.mm.add(copy)
