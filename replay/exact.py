@@ -69,7 +69,8 @@ def replay_exact(events: Mapping[str, pl.DataFrame], strategies: Sequence[str]) 
     trees = Trees(lives.join(walked, on="anon_vma", how="semi", maintain_order="left"))
     items = at_merge(items, events["ev_merge"], trees)
     walks, open_walks = walk_lives(events["ev_walk"])
-    replayed = replay_walks(walks, items, events["ev_migration_pte"], trees, Mappings(events, lives), asked)
+    mappings = Mappings(events, lives, items)
+    replayed = replay_walks(walks, items, events["ev_migration_pte"], trees, mappings, asked)
     none = pl.lit(None, pl.Int64)
     columns = {name: TABLES[name].arrow.names for name in ("avc", "vma", "rmap_item", "loop", "walk", "miss")}
     return Exact(

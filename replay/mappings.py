@@ -106,15 +106,16 @@ class Mappings:
     Args:
         events: The ``ev_*`` tables by name.
         lives: Lives of intervals (``lifetimes.avc_lives``).
+        items: Lives of rmap_items with the place of their merges (``merge.at_merge``).
     """
 
-    def __init__(self, events: Mapping[str, pl.DataFrame], lives: pl.DataFrame) -> None:
+    def __init__(self, events: Mapping[str, pl.DataFrame], lives: pl.DataFrame, items: pl.DataFrame) -> None:
         heads = mm_lives(lives)
         self.spaces = task_spaces(heads, events["ev_avc"], events["ev_task"])
         self.forks = parents(heads, self.spaces)
         self.merges = (
-            events["ev_append"]
-            .select("mm", pl.col("address") // PAGE * PAGE, "seq", merged_into="stable_node", merged="seq")
+            items.filter(pl.col("born_ts_ns").is_not_null())
+            .select("mm", "address", seq="merged", merged_into="stable_node", merged="merged")
             .sort("seq")
         )
         self.emptied = (

@@ -50,7 +50,7 @@ def replay(events: Mapping[str, pa.Table | Rows], strategies: Sequence[str] = ST
         state.event(name, row)
     state.close()
     vma = _vma(state.intervals)
-    walks = Walks(state, Spaces(state.intervals, ordered))
+    walks = Walks(state, Spaces(state.intervals, state.items, ordered))
     tables: dict[str, Rows] = {
         "avc": [_avc(each) for each in state.intervals],
         "vma": vma,

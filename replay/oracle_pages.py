@@ -15,7 +15,7 @@ from replay.oracle_state import BEFORE, PAGE_SIZE, Interval
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from replay.oracle_state import Row
+    from replay.oracle_state import Item, Row
 
 CLONE_VM: Final = 0x100
 CLONE_THREAD: Final = 0x10000
@@ -48,20 +48,26 @@ class Spaces:
 
     Args:
         intervals: All lives of intervals, in order of birth.
+        items: All lives of rmap_items.
         events: All events in order: name of the table, row.
     """
 
-    def __init__(self, intervals: list[Interval], events: Iterable[tuple[str, Row]]) -> None:
+    def __init__(
+        self, intervals: list[Interval], items: list[Item], events: Iterable[tuple[str, Row]]
+    ) -> None:
         self.intervals = [each for each in intervals if each.mm is not None]
         self.spaces: dict[int, list[Space]] = defaultdict(list)
         self.forks: list[tuple[int, int, int]] = []
         """``(born, mm, parent)``: dup_mmap()."""
         self._runs: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        self._merges: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        self._merges: dict[tuple[int | None, int | None], list[tuple[int, int | None]]] = defaultdict(list)
         self._unmaps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._emptied: dict[int | None, list[int]] = defaultdict(list)
         self._exits: dict[int, list[int]] = defaultdict(list)
         self._find_spaces()
+        for item in sorted(items, key=lambda each: each.merged_at):
+            if item.born_ts is not None:
+                self._merges[item.mm, item.address].append((item.merged_at, item.stable_node))
         listed = list(events)
         self._run(listed)
         self._unmap(listed)
@@ -144,10 +150,7 @@ class Spaces:
         }
         before: dict[int, Row] = {}
         for table, row in events:
-            if table == "ev_append":
-                page = row["address"] // PAGE_SIZE * PAGE_SIZE
-                self._merges[row["mm"], page].append((row["seq"], row["stable_node"]))
-            elif table == "ev_node_remove":
+            if table == "ev_node_remove":
                 self._emptied[row["stable_node"]].append(row["seq"])
             elif table == "ev_fault" and row["error_code"] & PF_WRITE:
                 page = row["address"] // PAGE_SIZE * PAGE_SIZE

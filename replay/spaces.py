@@ -51,9 +51,9 @@ def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
             & (pl.col("since") < pl.col("born"))
             & (pl.col("until") > pl.col("born"))
         )
-        .select("mm", "born", "relative", "since")
+        .select("mm", "born", "relative", "since", "until")
     )
-    candidates = relatives.sort("since").group_by("mm", "born").agg(pl.col("relative"))
+    candidates = relatives.sort("since", "until", "relative").group_by("mm", "born").agg(pl.col("relative"))
     return heads.join(candidates, on=["mm", "born"], how="left").sort("born")
 
 
@@ -68,12 +68,13 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
     Returns:
         ``pid``, ``seq``, ``mm``: from that place on the task runs in that mm. Sorted by ``seq``.
     """
-    forked = heads.filter(pl.col("relative").is_not_null())
-    inserts = ev_avc.filter("is_insert").sort("seq")
+    is_fork = pl.col("relative").is_not_null()
+    forked = heads.filter(is_fork)
+    inserts = ev_avc.filter(pl.col("is_insert") & pl.col("mm").is_not_null()).sort("seq")
     foreign = inserts.join_asof(
-        forked.select("mm", "creator", forked="born").sort("forked"),
+        heads.select("mm", creator=pl.when(is_fork).then("creator"), begun="born").sort("begun"),
         left_on="seq",
-        right_on="forked",
+        right_on="begun",
         by="mm",
         check_sortedness=False,
     )
@@ -98,15 +99,14 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
     children = born.filter(~shares & pl.col("copied")).select(pid="child_pid", seq="seq", mm="child_mm")
     known = pl.concat([own, children]).sort("seq")
     threads = born.filter(shares).select("pid", "seq", "child_pid")
+    told = known
     for _ in range(_THREAD_DEPTH):
-        joined = threads.join_asof(known, on="seq", by="pid", check_sortedness=False)
-        found = joined.filter(pl.col("mm").is_not_null())
-        if found.is_empty():
+        joined = threads.join_asof(told, on="seq", by="pid", check_sortedness=False)
+        found = joined.filter(pl.col("mm").is_not_null()).select(pid="child_pid", seq="seq", mm="mm")
+        before, told = told, pl.concat([known, found]).sort("seq")
+        if told.equals(before):
             break
-        rows = found.select(pid="child_pid", seq="seq", mm="mm")
-        known = pl.concat([known, rows]).sort("seq")
-        threads = joined.filter(pl.col("mm").is_null()).select("pid", "seq", "child_pid")
-    return known
+    return told
 
 
 def parents(heads: pl.DataFrame, spaces: pl.DataFrame) -> pl.DataFrame:
