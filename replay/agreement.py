@@ -87,23 +87,32 @@ def probed_lives(ev_avc: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
         insertion), ``born``, ``died``; a life inside of one operation is left out.
     """
     never = pl.lit((1 << 63) - 1, pl.Int64)
-    events = operation_end(ev_avc, bounds).sort("avc", "seq")
-    by_avc = pl.col("avc")
+    linked = pl.when("is_insert").then(1).otherwise(-1).cum_sum()
+    linked = linked - linked.cum_min().clip(upper_bound=0)
+    # An operation may empty a tree for a moment; an anon_vma that is free meanwhile comes back in another mm.
+    elsewhere = (pl.col("mm") != pl.col("mm").shift(1)) | (pl.col("place") > pl.col("place").shift(1))
     lives = (
-        events.with_columns(
-            died=pl.col("place").shift(-1).over(by_avc).fill_null(never),
+        operation_end(ev_avc, bounds)
+        .sort("anon_vma", "seq")
+        .with_columns(
+            empty=(linked.shift(1, fill_value=0) == 0).over("anon_vma"), elsewhere=elsewhere.over("anon_vma")
+        )
+        .with_columns(
+            tree=(pl.col("is_insert") & pl.col("empty") & pl.col("elsewhere").fill_null(True)).cum_sum()
+        )
+        .with_columns(pl.col("tree").cast(pl.Int64).rank("dense").over("anon_vma").alias("use"))
+        .with_columns(tree=pl.struct("anon_vma", "use").rank("dense").cast(pl.Int64))
+        .sort("avc", "seq")
+        .with_columns(
+            died=pl.col("place").shift(-1).over("avc").fill_null(never),
             first_pgoff=pl.coalesce("anon_pgoff", "vm_pgoff"),
         )
         .filter("is_insert")
         .rename({"place": "born"})
         .sort("anon_vma", "born", "seq")
-        .with_columns(reach=pl.col("died").cum_max().shift(1).over("anon_vma"))
     )
-    fresh = pl.col("reach").is_null() | (pl.col("born") > pl.col("reach"))
-    return (
-        lives.with_columns(tree=fresh.cum_sum().cast(pl.Int64))
-        .filter(pl.col("born") < pl.col("died"))
-        .select("tree", "anon_vma", *_INTERVAL, "pid", "seq", "born", "died")
+    return lives.filter(pl.col("born") < pl.col("died")).select(
+        "tree", "anon_vma", *_INTERVAL, "pid", "seq", "born", "died"
     )
 
 
