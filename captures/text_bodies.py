@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _PLACE: Final = re.compile(r"\{(\w*):([\w|]+)\}")
 _PAIR: Final = re.compile(r' (\w+)=("[^"]{0,255}"|\([^)]{0,40}\)|[^ ]*)', re.ASCII)
 _ARGUMENT: Final = re.compile(r"(?:^|, )(\w+): (?:0x)?[0-9a-f]+\b", re.ASCII)
+_STRING: Final = re.compile(r'"[^"]{0,511}"')
 _PROBE: Final = re.compile(
     r"^ *(?:\([^()<]+( <- [^()]+)?\)|__probe_(?:ip|func)=\S+( __probe_ret_ip=\S+)?)(?= |$)"
 )
@@ -38,6 +39,13 @@ _RAW_POINTER: Final = r"(0x[0-9a-f]+|[89a-f][0-9a-f]{15}|0+)"
 _ANY_POINTER: Final = r"(0x[0-9a-f]+|[0-9a-f]+|\(_*ptrval_*\)|\(null\))"
 _PROBE_PLACE: Final = r"^ *\([^()]*\)"
 _RAW_PROBE_PLACE: Final = r"^ *__probe_[a-z]+=[0-9a-f]+(?: __probe_ret_ip=[0-9a-f]+)?"
+_KINDS: Final = (
+    ("hex", r"0x[0-9a-f]{1,16}", r"0x([0-9a-f]+)"),
+    ("dec", r"-?[0-9]{1,20}", _DEC),
+    ("text", r'(?:".*|\(fault\))', r"(?:\"(.*)\"|\(fault\))"),
+)
+"""Kinds of the values that probes print: a whole value (one of all, where it is text), and its pattern."""
+
 _END: Final = r"(?:[ ,)]|$)"
 
 
@@ -202,7 +210,7 @@ def _arguments(samples: Sequence[str]) -> Body | str:
         ]
         pattern = "^" + "".join(f"(?:.*? )?{each.name}={_HEX}" for each in known)
         return Body(tuple(TextField(each.name, "hex") for each in known), pattern)
-    names = _commonest(tuple(_ARGUMENT.findall(each.strip())) for each in samples)
+    names = _commonest(tuple(_ARGUMENT.findall(_STRING.sub("", each.strip()))) for each in samples)
     values = [rf"{each}: {_HEX}(?: \".*?\"| \([^)]*\))?" for each in names]
     if not _are_fields(names):
         return "its fields cannot be told apart"
@@ -231,13 +239,10 @@ def _named_values(samples: Sequence[str]) -> Body | str:
 
 
 def _kind_of(values: Sequence[str]) -> tuple[str, str]:
-    """Kind of a field and pattern of its values, as its first values show."""
-    if all(re.fullmatch(r"0x[0-9a-f]{1,16}", each) for each in values):
-        return "hex", "0x([0-9a-f]+)"
-    if all(re.fullmatch(r"-?[0-9]{1,20}", each) for each in values):
-        return "dec", _DEC
-    if any(each.startswith('"') for each in values):
-        return "text", r"(?:\"(.*)\"|\(fault\))"
+    """Kind of a field and pattern of its values, as most of its first values show."""
+    for kind, whole, pattern in _KINDS:
+        if 2 * sum(re.fullmatch(whole, each) is not None for each in values) > len(values):
+            return kind, pattern
     return "text", "(.*)"
 
 

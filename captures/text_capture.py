@@ -15,6 +15,7 @@ import pyarrow as pa
 from captures import text_limits as limits
 from captures.info import CaptureInfo
 from captures.losses import quality_table
+from captures.spans import Spans
 from captures.text_bodies import Body, body_of, is_probe
 from captures.text_grammar import MARKER, PROBE_SYSTEM, SYSTEMS, TEMPLATES, UNKNOWN_SYSTEM
 from captures.text_heads import dialect_of, refusal
@@ -113,6 +114,14 @@ class TextCapture:
         index = self._index
         counts = np.bincount(index.key[self._records], minlength=len(index.keys))
         return {name: int(counts[list(event.keys)].sum()) for name, event in self._events.items()}
+
+    def event_spans(self) -> dict[str, tuple[int, int]]:
+        """First and last time of each event. See ``captures.info.Capture.event_spans``."""
+        index = self._index
+        spans = Spans(len(index.keys))
+        spans.note(index.key[self._records], index.ts_ns[self._records])
+        found = {name: spans.of(event.keys) for name, event in self._events.items()}
+        return {name: span for name, span in found.items() if span is not None}
 
     def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""

@@ -74,8 +74,8 @@ TEMPLATES: Final = {
 }
 """Template of each stock event, 6.12 to 7.3.
 
-Two of them never fit their print format: exit_mmap prints another pointer than ``mm``, and ksm_rmap_walk the
-name of ``rmap_one`` in place of its address. They can be read from ``trace-cmd report -R`` only.
+Two of them do not fit what is printed: exit_mmap prints another pointer than ``mm`` (but with
+``trace-cmd report -R``), and ksm_rmap_walk the name of ``rmap_one`` in place of its address.
 """
 
 MARKER: Final = "tracing_mark_write"

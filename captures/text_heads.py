@@ -12,8 +12,8 @@ the head ends at the first place where everything up to the event's name fits. S
 ``trace_print_context()`` in kernel/trace/trace_output.c, ``tep_print_event()`` of libtraceevent,
 ``perf_sample__fprintf_start()`` in tools/perf/builtin-script.c.
 
-Patterns run in polars (the regex crate): linear time, whatever the line. They have no counted repeats, which are
-several times slower there; a number that is too long fails when it is converted.
+Patterns run in polars (the regex crate): linear time, whatever the line. They have no counted repeats, which
+are several times slower there; a number that is too long fails when it is converted.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ PERF: Final = Dialect(
 # What cannot be read, and what to do instead: (pattern of a line, what it is, hint).
 _REFUSED: Final = (
     (
-        r"^# latency trace v",
+        r"^# (?:[a-z_]+ )?latency trace v",
         "the latency format, whose times count from the first event and which cuts the names of tasks",
         "read the trace again after: echo 0 > /sys/kernel/tracing/options/latency-format",
     ),
@@ -102,7 +102,7 @@ _REFUSED: Final = (
     ),
     (
         r"^ *[^ ].* -?[0-9]+ .*[a-z_]+:[a-z_]+:",
-        "lines of perf script without all of thread id, cpu, time and event name",
+        "lines of perf script that lack the thread id, cpu, time or event name",
         "print it with: perf script --ns -F comm,tid,cpu,time,event,trace",
     ),
 )
@@ -119,7 +119,7 @@ def dialect_of(data: memoryview) -> Dialect | None:
 def refusal(source: Source) -> UnknownFormatError:
     """The error for text without a line that is an event: says what the text is, as far as one can tell."""
     lines = first_lines(source.data)
-    found, hint, number = "no line with a task, a cpu, a time and an event", _HINT, 0
+    found, hint, number = "text without a line that has a task, a cpu, a time and an event", _HINT, 0
     for pattern, what, instead in reversed(_REFUSED):
         matching = lines.str.contains(pattern)
         if matching.any():
@@ -142,7 +142,7 @@ def first_lines(data: memoryview) -> pl.Series:
 
 def is_text(head: bytes) -> bool:
     """Whether a file that begins with ``head`` can be text."""
-    return bool(head) and all(byte >= 32 or byte in b"\t\n\r" for byte in head)
+    return bool(head) and 0 not in head and (head[0] >= 32 or head[0] in b"\t\n\r")
 
 
 _HINT: Final = "name a trace.dat, or text of: cat /sys/kernel/tracing/trace, trace-cmd report, perf script"

@@ -25,9 +25,8 @@ def events_lost(index: Index, preamble: Preamble) -> int | None:
 def loss_rows(index: Index, preamble: Preamble) -> Iterator[QualityRow]:
     """Rows about lost events: one for the start of the buffer, one for each line that tells of a loss."""
     if count := _overwritten(preamble):
-        times = index.ts_ns[index.key >= 0]
         text = f"{count} events were overwritten before the first that is left: state from before is unknown"
-        yield QualityRow("lost_events", None, None, int(times.min()), count, text, "warning")
+        yield QualityRow("lost_events", None, None, _time(index, 0), count, text, "warning")
     for cpu in index.lost["cpu"].unique(maintain_order=True).to_list():
         mine = index.lost.filter(index.lost["cpu"] == cpu)
         events = np.flatnonzero((index.cpu == cpu) & (index.key >= 0))
@@ -47,7 +46,7 @@ def line_rows(index: Index, preamble: Preamble) -> Iterator[QualityRow]:
     """Rows about lines that are missing, cut, or cannot be read."""
     if index.is_cut:
         text = "the last line has no end, and was left out: the file was cut there, later events are missing"
-        yield QualityRow("truncated", None, _last(index), None, None, text, "error")
+        yield QualityRow("truncated", None, _time(index, -1), None, None, text, "error")
     if index.unread:
         first = 0 if index.first_unread is None else index.first_unread
         text = f"{index.unread} lines are no events, and were left out (the first is line {first + 1})"
@@ -65,7 +64,7 @@ def line_rows(index: Index, preamble: Preamble) -> Iterator[QualityRow]:
 def time_rows(index: Index) -> Iterator[QualityRow]:
     """Rows about the times."""
     if 0 in index.digits:
-        text = "the times have no decimal point: they count cycles or events, not ns; durations mean nothing"
+        text = "the times have no decimal point: they were taken as ns, but may be cycles, jiffies or a count"
         yield QualityRow("clock", None, None, None, None, text, "error")
     if 6 in index.digits:
         text = (
@@ -100,6 +99,7 @@ def _overwritten(preamble: Preamble) -> int:
     return max(preamble.written - preamble.entries, 0)
 
 
-def _last(index: Index) -> int | None:
+def _time(index: Index, place: int) -> int | None:
+    """Time of an event by its place in the text; None: there is none."""
     times = index.ts_ns[index.key >= 0]
-    return int(times[-1]) if len(times) else None
+    return int(times[place]) if len(times) else None
