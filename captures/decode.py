@@ -19,6 +19,7 @@ from schemas.errors import CorruptError
 if TYPE_CHECKING:
     from captures.eventfmt import EventFormat, Field
     from captures.ringbuf import Bytes, Longs, Records, Rows, Walker
+    from captures.spans import Spans
 
     Cpus: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
     Shorts: TypeAlias = np.ndarray[Any, np.dtype[np.uint16]]
@@ -89,14 +90,20 @@ class Decoder:
         times: Time of every record in ns, one array a block, stream after stream.
     """
 
-    def __init__(self, wanted: list[EventFormat], order: str, type_offset: int) -> None:
-        """Decode ``wanted``; ``order`` is ``<`` or ``>``, ``type_offset`` the byte of ``common_type``."""
+    def __init__(
+        self, wanted: list[EventFormat], order: str, type_offset: int, spans: Spans | None = None
+    ) -> None:
+        """Decode ``wanted``; ``order`` is ``<`` or ``>``, ``type_offset`` the byte of ``common_type``.
+
+        ``spans``: takes the times of every record.
+        """
         self.events = {each.id: EventParts.of(each) for each in wanted}
         self.counts = np.zeros(MAX_IDS, dtype=np.int64)
         self.records = 0
         self.times: list[Longs] = []
         self._order = order
         self._type_offset = type_offset
+        self._spans = spans
 
     def add(self, walker: Walker, block: Bytes, records: Records, ts_ns: Longs, cpu: int) -> None:
         """Take the records of one block.
@@ -149,6 +156,8 @@ class Decoder:
         found = np.bincount(ids, minlength=MAX_IDS)
         self.counts += found
         self.times.append(ts_ns)
+        if self._spans is not None:
+            self._spans.note(ids, ts_ns)
         return [each for each in self.events.items() if each[0] < MAX_IDS and found[each[0]]]
 
     def _take(

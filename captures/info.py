@@ -77,6 +77,14 @@ class Capture(Protocol):
         """Records of each event that occurs, by ``system:name``."""
         ...
 
+    def event_spans(self) -> dict[str, tuple[int, int]]:
+        """Time of the earliest and of the latest record of each event, in ns, both inclusive.
+
+        The keys are those of ``event_counts``. Reads every record; so that the file is read once, call it
+        before the others.
+        """
+        ...
+
     def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The events ``system:name`` as tables, in order of ``seq``.
 

@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from captures import c_perf as c
 from captures import losses, perfdata_quality
-from captures.decode import Decoder, type_offset
+from captures.decode import MAX_IDS, Decoder, type_offset
 from captures.eventfmt import find_formats, parse_formats
 from captures.info import CaptureInfo
 from captures.perfdata import no_formats, read_perfdata
 from captures.perfdata_records import RecordStream
 from captures.perfdata_samples import SampleReader
 from captures.perfdata_side import FIRST_ID, IDS, SIDE_EVENTS, side_formats
+from captures.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -138,6 +139,12 @@ class PerfCapture:
         counts = self._scanned().counts
         return {name: int(counts[each.id]) for name, each in self.formats.items() if counts[each.id]}
 
+    def event_spans(self) -> dict[str, tuple[int, int]]:
+        """First and last time of each event that occurs. See ``captures.info.Capture.event_spans``."""
+        spans = Spans(MAX_IDS)
+        self._read([], spans)
+        return spans.by_name(self.formats)
+
     def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""
         asked = list(dict.fromkeys(names))
@@ -204,12 +211,12 @@ class PerfCapture:
         assert self._scan is not None, "_read sets it"
         return self._scan
 
-    def _read(self, wanted: list[EventFormat]) -> tuple[Decoder, Cpus]:
+    def _read(self, wanted: list[EventFormat], spans: Spans | None = None) -> tuple[Decoder, Cpus]:
         """One pass over all records; also the CPU of each, in the order of the file."""
         perf = self._perf
         always = [self._side_formats[name] for name in _ALWAYS]
         at = type_offset([each for each in wanted if each.id < FIRST_ID], self.path)
-        decoder = Decoder([*wanted, *always], "<" if perf.order == "little" else ">", at)
+        decoder = Decoder([*wanted, *always], "<" if perf.order == "little" else ">", at, spans)
         reader, stream = SampleReader(perf), RecordStream(perf)
         parts: list[Cpus] = []
         first, last, seen = _NEVER, -1, np.empty(0, dtype=np.int32)

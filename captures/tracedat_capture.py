@@ -11,10 +11,11 @@ import numpy as np
 from captures import c_tracedat as c
 from captures import losses
 from captures.clock import TimeConversion
-from captures.decode import Decoder, type_offset
+from captures.decode import MAX_IDS, Decoder, type_offset
 from captures.eventfmt import find_formats, parse_formats
 from captures.info import CaptureInfo
 from captures.ringbuf import Walker
+from captures.spans import Spans
 from captures.stream import PageStream
 from captures.tracedat import read_container
 from captures.tracedat7 import open_table
@@ -103,6 +104,12 @@ class TraceDatCapture:
         counts = self._scanned().counts
         return {name: int(counts[each.id]) for name, each in self.formats.items() if counts[each.id]}
 
+    def event_spans(self) -> dict[str, tuple[int, int]]:
+        """First and last time of each event that occurs. See ``captures.info.Capture.event_spans``."""
+        spans = Spans(MAX_IDS)
+        self._read([], spans)
+        return spans.by_name(self.formats)
+
     def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""
         asked = list(dict.fromkeys(names))
@@ -186,10 +193,10 @@ class TraceDatCapture:
         assert self._scan is not None, "_read sets it"
         return self._scan
 
-    def _read(self, wanted: list[EventFormat]) -> Decoder:
+    def _read(self, wanted: list[EventFormat], spans: Spans | None = None) -> Decoder:
         """One pass over all records, CPU after CPU, of the buffers one after the other."""
         order = "<" if self._container.order == "little" else ">"
-        decoder = Decoder(wanted, order, type_offset(wanted, self.path))
+        decoder = Decoder(wanted, order, type_offset(wanted, self.path), spans)
         facts: list[losses.StreamFacts] = []
         walkers: dict[int, Walker] = {}
         for stream in self._streams():
