@@ -30,7 +30,8 @@ _PAIR: Final = re.compile(r' (\w+)=("[^"]{0,255}"|\([^)]{0,40}\)|[^ ]*)', re.ASC
 _ARGUMENT: Final = re.compile(r"(?:^|, )(\w+): (?:0x)?[0-9a-f]+\b", re.ASCII)
 _STRING: Final = re.compile(r'"[^"]{0,511}"')
 _PROBE: Final = re.compile(
-    r"^ *(?:\([^()<]+( <- [^()]+)?\)|__probe_(?:ip|func)=\S+( __probe_ret_ip=\S+)?)(?= |$)"
+    r"^ *(?:\([^()<]+( <- [^()]+)?\)|"
+    r"__probe_(?:ip|func)=\S+(?: \([0-9-]+\))?( __probe_ret_ip=\S+(?: \([0-9-]+\))?)?)(?= |$)"
 )
 
 _HEX: Final = r"(?:0x)?([0-9a-f]+)"
@@ -38,7 +39,10 @@ _DEC: Final = r"(-?[0-9]+)"
 _RAW_POINTER: Final = r"(0x[0-9a-f]+|[89a-f][0-9a-f]{15}|0+)"
 _ANY_POINTER: Final = r"(0x[0-9a-f]+|[0-9a-f]+|\(_*ptrval_*\)|\(null\))"
 _PROBE_PLACE: Final = r"^ *\([^()]*\)"
-_RAW_PROBE_PLACE: Final = r"^ *__probe_[a-z]+=[0-9a-f]+(?: __probe_ret_ip=[0-9a-f]+)?"
+_DECIMAL_TOO: Final = r"(?: \(-?[0-9]+\))?"
+_RAW_PROBE_PLACE: Final = (
+    rf"^ *__probe_[a-z]+=[0-9a-fx]+{_DECIMAL_TOO}(?: __probe_ret_ip=[0-9a-fx]+{_DECIMAL_TOO})?"
+)
 _KINDS: Final = (
     ("hex", r"0x[0-9a-f]{1,16}", r"0x([0-9a-f]+)"),
     ("dec", r"-?[0-9]{1,20}", _DEC),
@@ -178,13 +182,19 @@ def _template(template: str, pointer: str) -> Body:
 
 
 def _raw_template(template: str, pointer: str) -> Body:
-    """The form in which ``trace-cmd report -R`` prints the fields of a template."""
+    """``name=value`` for each field of a template.
+
+    ``trace-cmd report -R`` prints an address as ``name=symbol (0x...)``; the option ``fields`` of tracefs
+    (kernel/trace/trace_output.c ``print_fields()``) prints every number as ``name=0x... (decimal)``.
+    """
     fields = [TextField(place[1], place[2]) for place in _PLACE.finditer(template) if place[1]]
-    pattern = "^"
+    before = {"hex": r"(?:[^ =(]* ?\(0x|0x|)", "text": "", "ptr": ""}
+    pattern = "^(?:.*? )?"
     for place, each in enumerate(fields):
-        after_text = place > 0 and fields[place - 1].kind == "text"
-        pattern += (" " if after_text else "(?:.*? )?") + f"{each.name}=(?:[^ =(]* ?\\()?"
-        pattern += _value(each.kind, pointer) + ("" if each.kind == "text" else r"\)?,?")
+        if place:
+            pattern += " " if fields[place - 1].kind == "text" else r"[),]* (?:.*? )?"
+        value = _value(each.kind, pointer).removeprefix("(?:0x)?")
+        pattern += f"{each.name}=" + before.get(each.kind, r"(?:[^ =(]* ?\()?") + value
     return Body(tuple(fields), pattern + ("$" if fields[-1].kind == "text" else _END))
 
 
@@ -226,13 +236,14 @@ def _named_values(samples: Sequence[str]) -> Body | str:
     names = _commonest(tuple(each) for each in found)
     if not _are_fields(names) or not (names or probing):
         return "its fields cannot be told apart"
-    fields, pattern = [], "^"
+    fields, pattern, after = [], "^", ""
     if probing:
-        pattern = _RAW_PROBE_PLACE if samples[0].lstrip().startswith("__probe_") else _PROBE_PLACE
+        is_raw = samples[0].lstrip().startswith("__probe_")
+        pattern, after = (_RAW_PROBE_PLACE, _DECIMAL_TOO) if is_raw else (_PROBE_PLACE, "")
     for name in names:
         kind, value = _kind_of([each[name] for each in found if name in each])
         fields.append(TextField(name, kind))
-        pattern += f" {name}={value}" if probing else f"(?:.*? )?{name}={value}"
+        pattern += f" {name}={value}{after}" if probing else f"(?:.*? )?{name}={value}"
     is_return = probing and any(match[1] or match[2] for match in probes)
     probe = ("__probe_func", "__probe_ret_ip") if is_return else ("__probe_ip",) if probing else ()
     return Body(tuple(fields), pattern + _END, probe)

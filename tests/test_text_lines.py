@@ -212,6 +212,28 @@ def test_system_calls(line: str, expected: dict[str, Any], tmp_path: Path) -> No
             {"is_return": True},
         ),
         (
+            "set_migration_pte: addr=0x7fb02979b000 (140394) pte=0xcfffe7ffecac8c02 (-3458) order=0x9 (9)",
+            "ev_migration_pte",
+            {"address": 0x7FB02979B000, "pte": 0xCFFFE7FFECAC8C02, "order": 9},
+        ),
+        (
+            "ksm_merge_with_ksm_page: ksm_page=0x0 (0) pfn=0x10 (16) rmap_item=0xffff88d828e509c0 (-13) "
+            "mm=0xffff88d82955a300 (-13) err=0xfffffff2 (-14)",
+            "ev_merge",
+            {"pfn": 16, "rmap_item": 0xFFFF88D828E509C0, "mm": 0xFFFF88D82955A300, "err": -14},
+        ),
+        (
+            "app: __probe_ip=0xffffffffb60ad444 (-12) ri=0x1000 (4096) addr=0x2000 (8192) mm=0x30 (48) "
+            "av=0x40 (64) sn=0x50 (80) kpfn=0x60 (96)",
+            "ev_append",
+            {"rmap_item": 0x1000, "mm": 0x30, "stable_node": 0x50, "kpfn": 0x60},
+        ),
+        (
+            "page_fault_user: address=some_symbol (0x7ff200098f82) ip= (0x1) error_code=0x14",
+            "ev_fault",
+            {"address": 0x7FF200098F82, "error_code": 0x14},
+        ),
+        (
             "rm:   __probe_ip=ffffffffb61496d0 ri=0xffff88d7ca718b80 addr=0x7fdcb6488201 mm=0x1 av=0x0",
             "ev_item_remove",
             {"rmap_item": 0xFFFF88D7CA718B80, "address": 0x7FDCB6488201, "mm": 1, "head": None},
