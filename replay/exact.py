@@ -32,6 +32,7 @@ class Exact:
         walks: ``lifetimes.walk_lives``: the whole walks of the capture.
         items: Lives of rmap_items with their places.
         replayed: What ``walks.replay_walks`` counted besides.
+        trees: The trees that rmap_items are on.
         open_walks: Entries of rmap_walk_ksm() without a return.
         unplaceable: Lives of intervals whose range the capture does not tell.
     """
@@ -45,6 +46,7 @@ class Exact:
     walks: pl.DataFrame
     items: pl.DataFrame
     replayed: Replayed
+    trees: Trees
     open_walks: int
     unplaceable: int
 
@@ -91,6 +93,7 @@ def replay_exact(events: Mapping[str, pl.DataFrame], strategies: Sequence[str]) 
         walks=walks,
         items=items,
         replayed=replayed,
+        trees=trees,
         open_walks=open_walks,
         unplaceable=trees.unplaceable,
     )

@@ -12,6 +12,7 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from captures.matching import find_roles
 from replay import __version__
+from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.exact import replay_exact
 from replay.observed import observed
@@ -84,7 +85,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "loop": pl.concat([observed_loop, exact.loop], how="vertical_relaxed").sort(
             "walk_id", maintain_order=True
         ),
-        "miss": exact.miss,
+        "miss": missed_because(exact, events),
         "rmap_item": exact.rmap_item,
         "avc": exact.avc,
         "vma": exact.vma,

@@ -81,7 +81,9 @@ def replay_walks(
     )
     ended = _ended_at_last_hit(walks, pages, verdict)
     asked = steps.instants(asked, found, walks, ended, trees)
-    if not (asked["instant"] == asked["enter"]).all():
+    if (asked["instant"] == asked["enter"]).all():
+        met = met.with_columns(instant="enter")
+    else:
         met = steps.visits(asked, trees, "instant")
     looked = lookups(items, strategies)
     inside = _in_range(met, looked, trees)
@@ -230,7 +232,7 @@ def _missed(
         full.sort("walk_id", "position", "rank")
         .unique(page, keep="first", maintain_order=True)
         .join(listed, on=page, how="semi", maintain_order="left")
-        .select(*page, "rmap_item", "item", "life")
+        .select(*page, "rmap_item", "item", "life", "instant")
     )
     unknown = (
         asked.select("walk_id", "item", "address")
@@ -238,9 +240,8 @@ def _missed(
         .join(looked.filter(pl.col("first_pgoff").is_null()), on="item")
         .select("number", "walk_id", "address")
     )
-    names = looked.select("number", "strategy").unique()
     missed = (
-        met.join(names, how="cross")
+        met.join(looked, on="item")
         .join(inside.select("number", *page), on=["number", *page], how="anti")
         .join(unknown, on=["number", "walk_id", "address"], how="anti")
     )
