@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 EXIT_BROKEN_PIPE = 141
 
 EXIT_CODES = """\
-Exit codes: 0 ok; 2 usage; 3 unreadable capture; 4 a table does not match its schema; 5 cannot write the
-output; 70 error in replay itself; 130 interrupted; 141 the reader of stdout went away.
+Exit codes: 0 ok; 1 a batch in which captures failed; 2 usage; 3 unreadable capture; 4 a table does not
+match its schema; 5 cannot write the output; 70 error in replay itself; 130 interrupted; 141 the reader of
+stdout went away.
 """
 
 app = typer.Typer(
@@ -117,6 +118,145 @@ def analyze(
 
 
 @app.command(epilog=EXIT_CODES)
+def batch(
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder (or URL) of the batch; made if need be."),
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Captures, folders, quoted globs, URLs.", show_default=False),
+    ] = None,
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from", metavar="FILE", help="More inputs, one a line or NUL-separated; -: stdin."
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", metavar="N", min=1, help="Captures at a time.  [default: one for each CPU]"),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler", metavar="ADDRESS", help="Use this dask cluster, such as tcp://host:8786."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0.1, help="Time for one capture.  [default: no limit]"
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", metavar="SIZE", help="Memory for one capture, such as 2G.  [default: no limit]"
+        ),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="Strategy to replay; may be given several times.  [default: full addr vm_pgoff linear]",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Analyse failed captures again.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "--no-resume", help="Analyse all captures again.")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Do every N-th capture only, from the I-th on (from 1)."),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Analyse many captures, each by itself, and say what they tell together.
+
+    Writes a result folder for each capture, captures.parquet and captures.txt (what became of each),
+    tables/ and report.html into DIR. The same command again does what is left to do.
+
+    Example: replay batch 'captures/**/*.dat' -o fleet --timeout 600 --memory 4G
+    """
+    from replay import batch_command
+    from replay.batch import BatchOptions
+    from replay.batch_job import Limits
+    from replay.options import AnalyzeOptions
+    from schemas.errors import BatchIncomplete
+
+    options = BatchOptions(
+        analyze=AnalyzeOptions() if strategy is None else AnalyzeOptions(strategies=tuple(strategy)),
+        limits=Limits(timeout, None if memory is None else batch_command.memory_bytes(memory)),
+        jobs=jobs,
+        force=force,
+        retry_failed=retry_failed,
+        shard=shard,
+    )
+    result, facts = batch_command.batch(inputs or [], files_from, output, options, scheduler)
+    sys.stderr.write(batch_command.failures(result, most=10))
+    if facts is not None:
+        emit(batch_command.render(facts, output, format_.value))
+    sys.stderr.write(f"wrote {printable(result.manifest)}\n")
+    if result.signal is not None:
+        sys.stderr.write("stopped by a signal; the same command continues\n")
+        raise typer.Exit(128 + result.signal)
+    failed = sum(outcome.failed for outcome in result.outcomes)
+    if failed:
+        raise BatchIncomplete(failed, len(result.outcomes), manifest=result.manifest)
+
+
+@app.command(epilog=EXIT_CODES)
+def fleet(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder (or URL) of a batch.")],
+    query: Annotated[
+        str | None,
+        typer.Option(
+            "--query",
+            metavar="SQL",
+            help="Answer a query over the tables captures, fleet, fleet_miss and fleet_bins.",
+        ),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say what the captures of a batch tell together, or answer a query over its tables.
+
+    Example: replay fleet fleet --query 'SELECT path, missed FROM fleet ORDER BY missed DESC LIMIT 9'
+    """
+    from replay import batch_command
+
+    if query is None:
+        emit(batch_command.render(batch_command.read_fleet(folder), folder, format_.value))
+    else:
+        emit(batch_command.ask_fleet(folder, query, format_.value))
+
+
+@app.command(epilog=EXIT_CODES)
+def inspect(
+    capture: Annotated[
+        Path, typer.Argument(metavar="CAPTURE", help="trace.dat or perf.data file, or text of a trace.")
+    ],
+    format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say what is in a capture, and what to record.
+
+    Prints where the capture comes from, every event with its count and time range, what was lost, which
+    questions the capture answers and why, and the commands that record what it lacks.
+
+    Example: replay inspect trace.dat
+    """
+    from replay.inspect import inspect as look_at
+
+    emit(_render_inspection(look_at(capture), format_))
+
+
+@app.command(epilog=EXIT_CODES)
 def schema(
     table: Annotated[
         str | None, typer.Argument(metavar="TABLE", help="Table to describe.  [default: list all]")
@@ -159,6 +299,21 @@ def _render(tables: Mapping[str, pa.Table], format_: Format, report: Path) -> st
     from reports.text import render_text
 
     return render_text(tables, report=report)
+
+
+def _render_inspection(tables: Mapping[str, pa.Table], format_: Format) -> str:
+    """What ``inspect`` found, for stdout."""
+    if format_ is Format.json:
+        from reports.inspect_json import render_json
+
+        return render_json(tables)
+    if format_ is Format.md:
+        from reports.inspect_markdown import render_markdown
+
+        return render_markdown(tables)
+    from reports.inspect_text import render_text
+
+    return render_text(tables)
 
 
 def emit(text: str) -> None:

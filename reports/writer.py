@@ -62,7 +62,7 @@ def write_reports(tables: Mapping[str, pa.Table], out: Path, *, force: bool = Fa
     fresh = _beside(target, "new")
     try:
         fresh.mkdir()
-        _write(tables, fresh, out)
+        write_into(fresh, tables, shown=str(out))
         _put(fresh, target)
     except OSError as error:
         raise OutputError(
@@ -76,11 +76,21 @@ def write_reports(tables: Mapping[str, pa.Table], out: Path, *, force: bool = Fa
     return ReportPaths(out, html, text_file, summary, out / TABLES)
 
 
-def _write(tables: Mapping[str, pa.Table], folder: Path, shown: Path) -> None:
+def write_into(folder: Path, tables: Mapping[str, pa.Table], *, shown: str) -> None:
+    """Write the documents and the tables into an empty folder, one after the other.
+
+    Args:
+        folder: The folder.
+        tables: Result tables by name; those that no document is made of are only written.
+        shown: Name of the folder for the text report's last line.
+
+    Raises:
+        OSError: Something cannot be written; the folder holds what could be.
+    """
     facts = report_facts.gather(tables)
     report_html, report_txt, summary = DOCUMENTS
     (folder / report_html).write_text(page.page_of(facts, tables), encoding="utf-8")
-    (folder / report_txt).write_text(text.text_of(facts, report=shown / report_html), encoding="ascii")
+    (folder / report_txt).write_text(text.text_of(facts, report=f"{shown}/{report_html}"), encoding="ascii")
     (folder / summary).write_text(summary_json.json_of(facts), encoding="ascii")
     (folder / TABLES).mkdir()
     for name, table in tables.items():

@@ -22,8 +22,13 @@ MAY_IMPORT = {
 
 COMPOSITION = {
     "replay/__init__.py": set(),
+    "replay/batch_cluster.py": {"distributed"},
+    "replay/batch_command.py": {"reports"},
+    "replay/batch_unit.py": {"reports"},
     "replay/cli.py": {"captures", "reports", "typer"},
+    "replay/inspect.py": {"captures"},
     "replay/pipeline.py": {"captures", "reports"},
+    "replay/urls.py": {"fsspec"},
 }
 """Modules of replay that join the parts, and what they may import in addition."""
 
