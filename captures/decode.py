@@ -288,14 +288,17 @@ def type_offset(wanted: list[EventFormat], path: str) -> int:
         for each in wanted
         if "common_type" in each.common and "common_pid" in each.common
     }
-    complete = all({"common_type", "common_pid"} <= each.common.keys() for each in wanted)
+    complete = all(
+        {"common_type", "common_pid"} <= each.common.keys() and each.common["common_pid"].size == 4
+        for each in wanted
+    )
     if not wanted:
         return 0
     if not complete or len(places) != 1 or min(places)[1] != 2 or min(places)[0] % 2 or min(places)[0] > 64:
         raise CorruptError(
             "the event formats disagree about the common fields",
             path=path,
-            expected="common_type (2 bytes, one place) and common_pid in every format",
+            expected="common_type (2 bytes, one place) and common_pid (4 bytes) in every format",
             found=f"common_type at {sorted(places)}",
             hint="the file was damaged: copy it again",
         )

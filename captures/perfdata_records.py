@@ -92,29 +92,36 @@ class RecordStream:
 
     def blocks(self) -> Iterator[Records]:
         """Blocks of whole records. A block holds until the next is taken."""
-        inflated = bytearray()
         inflater = _Inflater()
+        inflated = bytearray()
         for outer in self._plain():
             packed = np.isin(outer.type, _PACKED)
             if not packed.any():
                 yield outer
                 continue
             yield outer.only(~packed)
-            for piece in self._pieces(outer.only(packed)):
-                try:
-                    inflated += inflater.inflate(piece)
-                except (zstandard.ZstdError, ValueError) as error:
-                    self._damaged(f"compressed records cannot be decompressed ({error})", truncated=False)
-                    break
+            for part in self._inflate(inflater, outer.only(packed)):
+                inflated += part
                 if len(inflated) >= BLOCK_BYTES:
                     records, inflated = self._inner(inflated)
                     yield records
+                if self.damage is not None:
+                    break
             records, inflated = self._inner(inflated)
             yield records
             if self.damage is not None:
                 return
         if inflated and self.damage is None:
             self._damaged(f"{len(inflated)} decompressed bytes are no whole record", truncated=True)
+
+    def _inflate(self, inflater: _Inflater, packed: Records) -> Iterator[bytes]:
+        """What compressed records give, in small parts."""
+        for piece in self._pieces(packed):
+            try:
+                yield inflater.inflate(piece)
+            except (zstandard.ZstdError, ValueError) as error:
+                self._damaged(f"compressed records cannot be decompressed ({error})", truncated=False)
+                return
 
     def _plain(self) -> Iterator[Records]:
         """The records as they are in the file."""

@@ -183,7 +183,6 @@ def test_any_bytes_behind_the_magic(
     ("content", "found"),
     [
         (b"", "an empty file"),
-        (b"PERFILE2" + bytes(96), "perf.data"),
         (b"# tracer: nop\n#\n# entries-in-buffer", "text"),
         (b"\x7fELF\x02\x01\x01" + bytes(60), "bytes 7f 45"),
         (b"\x17\x08\x44tracin", "bytes 17 08"),
