@@ -40,9 +40,6 @@ _RAW_POINTER: Final = r"(0x[0-9a-f]+|[89a-f][0-9a-f]{15}|0+)"
 _ANY_POINTER: Final = r"(0x[0-9a-f]+|[0-9a-f]+|\(_*ptrval_*\)|\(null\))"
 _PROBE_PLACE: Final = r"^ *\([^()]*\)"
 _DECIMAL_TOO: Final = r"(?: \(-?[0-9]+\))?"
-_RAW_PROBE_PLACE: Final = (
-    rf"^ *__probe_[a-z]+=[0-9a-fx]+{_DECIMAL_TOO}(?: __probe_ret_ip=[0-9a-fx]+{_DECIMAL_TOO})?"
-)
 _KINDS: Final = (
     ("hex", r"0x[0-9a-f]{1,16}", r"0x([0-9a-f]+)"),
     ("dec", r"-?[0-9]{1,20}", _DEC),
@@ -236,16 +233,19 @@ def _named_values(samples: Sequence[str]) -> Body | str:
     names = _commonest(tuple(each) for each in found)
     if not _are_fields(names) or not (names or probing):
         return "its fields cannot be told apart"
+    is_return = probing and any(match[1] or match[2] for match in probes)
+    probe = ("__probe_func", "__probe_ret_ip") if is_return else ("__probe_ip",) if probing else ()
     fields, pattern, after = [], "^", ""
     if probing:
-        is_raw = samples[0].lstrip().startswith("__probe_")
-        pattern, after = (_RAW_PROBE_PLACE, _DECIMAL_TOO) if is_raw else (_PROBE_PLACE, "")
+        if samples[0].lstrip().startswith("__probe_"):
+            after = _DECIMAL_TOO if "(" in samples[0] else ""
+            pattern = "^ *" + " ".join(f"{each}=[0-9a-fx]+{after}" for each in probe)
+        else:
+            pattern = _PROBE_PLACE
     for name in names:
         kind, value = _kind_of([each[name] for each in found if name in each])
         fields.append(TextField(name, kind))
         pattern += f" {name}={value}{after}" if probing else f"(?:.*? )?{name}={value}"
-    is_return = probing and any(match[1] or match[2] for match in probes)
-    probe = ("__probe_func", "__probe_ret_ip") if is_return else ("__probe_ip",) if probing else ()
     return Body(tuple(fields), pattern + _END, probe)
 
 
