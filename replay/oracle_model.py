@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from replay import model_rules as k
-from replay.oracle_model_vma import Areas, Avc, Mm, Proposed, Vma
+from replay.oracle_model_vma import Areas, Mm, Proposed, Vma
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,6 @@ class OracleModel:
         self.lives: list[Event] = []
         self.versions: list[Event] = []
         self.doubts: Counter[str] = Counter()
-        self._mms = 0
         self._task_mm: dict[int, Mm] = {}
         self._calls: dict[int, Event] = {}
         self._open_lives: dict[int, Event] = {}
@@ -126,8 +125,7 @@ class OracleModel:
 
     def _mm_of(self, pid: int) -> Mm:
         if pid not in self._task_mm:
-            self._mms += 1
-            self._task_mm[pid] = Mm(self._mms)
+            self._task_mm[pid] = Mm()
         return self._task_mm[pid]
 
     def _task(self, row: Event) -> None:
@@ -137,8 +135,7 @@ class OracleModel:
             self._cause = "execve"
             old = self._mm_of(row["pid"])
             self._mmput(old)
-            self._mms += 1
-            self._task_mm[row["pid"]] = Mm(self._mms, merge_any=old.merge_any)
+            self._task_mm[row["pid"]] = Mm(merge_any=old.merge_any)
         elif row["kind"] == "exit":
             self._mmput(self._mm_of(row["pid"]))
             self._task_mm.pop(row["pid"], None)
@@ -156,17 +153,17 @@ class OracleModel:
             parent.users += 1
             self._task_mm[row["child_pid"]] = parent
             return
-        self._mms += 1
-        child = Mm(self._mms, brk=parent.brk, merge_any=parent.merge_any)
+        child = Mm(brk=parent.brk, merge_any=parent.merge_any)
         self._task_mm[row["child_pid"]] = child
         self._dup_mmap(child, parent)
 
     def _flags_of(self, call: Event | None) -> int:
         """clone_flags where the capture has no task_newtask."""
-        if call is None or call["name"] == "clone3":
+        if call is None or call["name"] in ("clone3", "exit", "exit_group"):
             self.doubts["clone_flags"] += 1
             return 0
-        return {"fork": 0, "vfork": k.CLONE_VM}.get(call["name"], call["arg0"])
+        flags = {"fork": 0, "vfork": k.CLONE_VM}.get(call["name"], call["arg0"])
+        return int(flags or 0)
 
     def _dup_mmap(self, child: Mm, parent: Mm) -> None:
         for vma in parent.vmas:
@@ -267,7 +264,7 @@ class OracleModel:
         mergeable = k.VM_MERGEABLE if mm.merge_any and not flags & k.KSM_INCOMPATIBLE else 0
         if self.rules.mergeable_first:
             flags |= mergeable
-        new = Proposed(start, end, flags, file, pgoff, start, 0, None)
+        new = Proposed(start, end, flags, file, pgoff, start, None, None)
         if self.areas.merge_new_range(mm, new, just_expand=just_expand) is None:
             new.flags |= mergeable
             mm.add(self.areas.new_vma(mm, new))
@@ -440,6 +437,19 @@ class OracleModel:
             vma = self._mlock_fixup(vma, vma.start, vma.end, vma.flags & ~k.VM_LOCKED_MASK | bits)
             vma = mm.find(vma.end)
 
+    def _sys_mbind(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        """mbind_range(); a policy is known by the arguments alone."""
+        start = arguments[0] >> k.PAGE_SHIFT
+        end = start + _up(arguments[1])
+        policy = tuple(arguments[2:5]) if arguments[2] else None
+        vma = mm.find(start) if not ret else None
+        while vma is not None and vma.start < end:
+            if vma.policy != policy:
+                first, last = max(start, vma.start), min(end, vma.end)
+                vma = self.areas.vma_modify(vma, first, last, flags=vma.flags, policy=policy)
+                vma.policy = policy
+            vma = mm.find(vma.end)
+
     # mremap
 
     def _sys_mremap(self, mm: Mm, arguments: list[int], ret: int) -> None:
@@ -459,7 +469,9 @@ class OracleModel:
             self.areas.munmap(mm, addr + new, addr + old)
         elif ret == address:
             vma = mm.lookup(addr)
-            if vma is not None:
+            if vma is None:
+                self.doubts["mremap_of_unknown"] += 1
+            else:
                 self.areas.merge_new_range(mm, self.areas.proposal(vma, vma.end, addr + new))
         else:
             self._move_vma(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from replay.model_rules import VM_MAYBE_GUARD, VM_SHARED, Rules
 
+Policy = tuple[int, ...] | None
+
 
 @dataclass(eq=False)
 class AnonVma:
@@ -43,7 +45,7 @@ class Vma:
     file: int
     pgoff: int
     anon_pgoff: int
-    policy: int
+    policy: Policy
     anon_vma: AnonVma | None = None
     avcs: list[Avc] = field(default_factory=list)
     dead: bool = False
@@ -64,7 +66,7 @@ class Vma:
 class Mm:
     """struct mm_struct; ``vmas`` by address."""
 
-    number: int
+    number: int = 0
     users: int = 1
     brk: int | None = None
     def_flags: int = 0
@@ -105,7 +107,7 @@ class Proposed:
     file: int
     pgoff: int
     anon_pgoff: int
-    policy: int
+    policy: Policy
     anon_vma: AnonVma | None
     middle: Vma | None = None
     copied_from: Vma | None = None
@@ -124,7 +126,7 @@ class Areas:
         self.rules = rules
         self.log: list[tuple[bool, Avc, int, int, int, int]] = []
         self.touched: dict[int, Vma] = {}
-        self._vmas = self._avcs = self._anon_vmas = 0
+        self._vmas = self._avcs = self._anon_vmas = self._mms = 0
 
     # mm/rmap.c
 
@@ -230,6 +232,9 @@ class Areas:
     def new_vma(self, mm: Mm, at: Proposed) -> Vma:
         """vm_area_alloc() and what is set in it."""
         self._vmas += 1
+        if not mm.number:
+            self._mms += 1
+            mm.number = self._mms
         vma = Vma(
             self._vmas,
             mm,
@@ -413,7 +418,7 @@ class Areas:
         self._commit_merge(target, start, end, None, remove)
         return target
 
-    def vma_modify(self, vma: Vma, start: int, end: int, *, flags: int, policy: int) -> Vma:
+    def vma_modify(self, vma: Vma, start: int, end: int, *, flags: int, policy: Policy) -> Vma:
         """vma_modify(): the VMA of the range; its new flags or policy are not set yet."""
         new = self.proposal(vma, start, end)
         new.flags, new.policy, new.middle = flags, policy, vma

@@ -1,0 +1,212 @@
+"""Faults and system calls over columns, but for mremap(): what each does to the VMAs.
+
+The kernel's names and order; ``s`` is the state, ``mm`` and ``vma`` are slots.
+"""
+
+from __future__ import annotations
+
+from replay.model_rmap import anon_vma_prepare, post_update, pre_update, touch
+from replay.model_rules import (
+    KSM_INCOMPATIBLE,
+    MADV_MERGEABLE,
+    MADV_WIPEONFORK,
+    VM_ACCESS_FLAGS,
+    VM_ACCOUNT,
+    VM_DROPPABLE,
+    VM_GROWSDOWN,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_LOCKED_MASK,
+    VM_LOCKONFAULT,
+    VM_MAY,
+    VM_MAYBE_GUARD,
+    VM_MERGEABLE,
+    VM_NORESERVE,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
+from replay.model_state import BRK_BEFORE, MERGEABLE_FIRST, State
+from replay.model_vma import find_vma, merge_new_range, munmap, new_vma, set_start, vma_link, vma_modify
+
+
+def fault(s: State, mm: int, page: int) -> None:
+    """A write fault: the first one in a private VMA gives it an anon_vma."""
+    vma = find_vma(s, mm, page)
+    if vma < 0:
+        return
+    if page < s.vma[vma].start:
+        if s.vma[vma].flags & VM_GROWSDOWN:
+            anon_vma_prepare(s, vma)
+            pre_update(s, vma)
+            set_start(s, vma, page)
+            post_update(s, vma)
+    elif s.vma[vma].flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
+        anon_vma_prepare(s, vma)
+
+
+def populate(s: State, mm: int, start: int, end: int) -> None:
+    """populate_vma_page_range(): writes into what is private and writable."""
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start < end:
+        if s.vma[vma].flags & (VM_WRITE | VM_SHARED | VM_LOCKONFAULT) == VM_WRITE:
+            anon_vma_prepare(s, vma)
+        vma = s.vma[vma].next
+
+
+def madvise_populate(s: State, mm: int, start: int, end: int) -> None:
+    """madvise_populate() for writing: ends at a hole and at what cannot be written."""
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start <= start < end and s.vma[vma].flags & VM_WRITE:
+        if s.vma[vma].flags & VM_SHARED == 0:
+            anon_vma_prepare(s, vma)
+        start = s.vma[vma].end
+        vma = s.vma[vma].next
+
+
+def map_range(
+    s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int, just_expand: bool
+) -> None:
+    """mmap_region() after the unmapping, do_brk_flags()."""
+    mergeable = VM_MERGEABLE if s.space[mm].merge_any and flags & KSM_INCOMPATIBLE == 0 else 0
+    if s.count[MERGEABLE_FIRST]:
+        flags |= mergeable
+    if merge_new_range(s, mm, start, end, flags, file, pgoff, start, 0, -1, -1, -1, just_expand) < 0:
+        vma_link(s, new_vma(s, mm, start, end, flags | mergeable, file, pgoff, start, 0))
+
+
+def brk(s: State, mm: int, new: int, moved: int) -> None:
+    """brk(); ``new`` is the page above its end."""
+    old = s.space[mm].brk
+    s.space[mm].brk = new
+    if old < 0:
+        s.count[BRK_BEFORE] += moved
+    elif new < old:
+        munmap(s, mm, new, old)
+    elif new > old:
+        flags = VM_READ | VM_WRITE | VM_MAY | VM_ACCOUNT | s.space[mm].def_flags
+        map_range(s, mm, old, new, flags, 0, old, True)
+        if flags & VM_LOCKED:
+            populate(s, mm, old, new)
+
+
+def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, stops: int) -> None:
+    """do_mprotect_pkey(); ``stops``: it failed at the first hole."""
+    vma = find_vma(s, mm, start)
+    if vma < 0 or s.vma[vma].start >= end:
+        return
+    if grows:
+        start = s.vma[vma].start
+    while vma >= 0 and s.vma[vma].start < end:
+        if s.vma[vma].start > start:
+            if stops:
+                return
+            start = s.vma[vma].start
+        old = s.vma[vma].flags
+        last = min(s.vma[vma].end, end)
+        flags = (old & ~VM_ACCESS_FLAGS) | prot
+        if flags != old:
+            if flags & VM_WRITE:
+                if old & (VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE) == 0:
+                    flags |= VM_ACCOUNT
+            elif old & VM_ACCOUNT and s.vma[vma].file == 0 and s.vma[vma].anon_vma < 0:
+                flags &= ~VM_ACCOUNT
+            vma = vma_modify(s, vma, start, last, flags, s.vma[vma].policy)
+            if old & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
+                populate(s, mm, start, last)
+        start = s.vma[vma].end
+        vma = s.vma[vma].next
+
+
+def madvise(s: State, mm: int, start: int, end: int, clear: int, add: int, advice: int) -> None:
+    """madvise_walk_vmas() with advice that changes vm_flags; goes on over holes."""
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start < end:
+        old = s.vma[vma].flags
+        if advice == MADV_WIPEONFORK and (s.vma[vma].file != 0 or old & VM_SHARED):
+            return
+        flags = (old & ~clear) | add
+        if flags != old and not (advice == MADV_MERGEABLE and old & KSM_INCOMPATIBLE):
+            first, last = max(start, s.vma[vma].start), min(end, s.vma[vma].end)
+            vma = vma_modify(s, vma, first, last, flags, s.vma[vma].policy)
+        vma = s.vma[vma].next
+
+
+def guard_install(s: State, mm: int, start: int, end: int) -> None:
+    """MADV_GUARD_INSTALL: an anon_vma for every VMA, and a flag that neither splits nor merges."""
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start < end:
+        anon_vma_prepare(s, vma)
+        touch(s, vma)
+        s.vma[vma].flags |= VM_MAYBE_GUARD
+        vma = s.vma[vma].next
+
+
+def merge_any(s: State, mm: int, enable: int) -> None:
+    """PR_SET_MEMORY_MERGE: flags change in place, nothing merges or splits."""
+    if s.space[mm].merge_any == enable:
+        return
+    s.space[mm].merge_any = enable
+    vma = s.space[mm].first
+    while vma >= 0:
+        touch(s, vma)
+        if not enable:
+            s.vma[vma].flags &= ~VM_MERGEABLE
+        elif s.vma[vma].flags & KSM_INCOMPATIBLE == 0:
+            s.vma[vma].flags |= VM_MERGEABLE
+        vma = s.vma[vma].next
+
+
+def mlock_fixup(s: State, vma: int, start: int, end: int, bits: int) -> int:
+    """mlock_fixup(): the VMA of the range afterwards."""
+    flags = (s.vma[vma].flags & ~VM_LOCKED_MASK) | bits
+    if flags == s.vma[vma].flags or s.vma[vma].flags & (VM_HUGETLB | VM_DROPPABLE):
+        return vma
+    return vma_modify(s, vma, start, end, flags, s.vma[vma].policy)
+
+
+def mlock(s: State, mm: int, start: int, end: int, bits: int, stops: int) -> None:
+    """apply_vma_lock_flags() and the population of mlock()."""
+    first = start
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start < end:
+        if s.vma[vma].start > start:
+            if stops:
+                return
+            start = s.vma[vma].start
+        vma = mlock_fixup(s, vma, start, min(s.vma[vma].end, end), bits)
+        start = s.vma[vma].end
+        vma = s.vma[vma].next
+    if bits and not stops:
+        populate(s, mm, first, end)
+
+
+def lock_all(s: State, mm: int, bits: int, def_flags: int, current: int) -> None:
+    """mlockall(), munlockall()."""
+    s.space[mm].def_flags = def_flags
+    if not current:
+        return
+    vma = s.space[mm].first
+    while vma >= 0:
+        vma = s.vma[mlock_fixup(s, vma, s.vma[vma].start, s.vma[vma].end, bits)].next
+    if bits:
+        populate(s, mm, 0, 1 << 52)
+
+
+def mbind(s: State, mm: int, start: int, end: int, policy: int) -> None:
+    """mbind_range() for every VMA."""
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start < end:
+        if s.vma[vma].policy != policy:
+            first, last = max(start, s.vma[vma].start), min(end, s.vma[vma].end)
+            vma = vma_modify(s, vma, first, last, s.vma[vma].flags, policy)
+        vma = s.vma[vma].next
+
+
+def mmap(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
+    """mmap_region(): what was there goes, then merge or make a VMA."""
+    munmap(s, mm, start, end)
+    flags |= s.space[mm].def_flags
+    map_range(s, mm, start, end, flags, file, pgoff, False)
+    if flags & VM_LOCKED:
+        populate(s, mm, start, end)

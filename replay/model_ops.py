@@ -1,0 +1,353 @@
+"""Event tables -> operations: one row a thing that changes address spaces, in order, operands in pages.
+
+A system call is one operation, at the place of its return; a call without its entry, or without its return, is
+left out, and so is what does not change a VMA. Operands ``a`` to ``e`` by kind (pages, ends exclusive):
+
+=========== ===============================================================================================
+FORK        the child's task
+THREAD      the child's task: it shares the address space
+FAULT       page; a write
+MMAP        start, end, vm_flags, file (0: none), vm_pgoff; MMAP_POPULATE: and its pages are written to
+MUNMAP      start, end
+BRK         page above the break, 1 if the call moved it
+MPROTECT    start, end, vm_flags of the protection, 1 if PROT_GROWSDOWN, 1 if it failed at a hole
+ADVISE      start, end, vm_flags to clear, vm_flags to set, advice
+POPULATE    start, end; MADV_POPULATE_WRITE
+GUARD       start, end; MADV_GUARD_INSTALL
+MERGE_ANY   0 or 1
+LOCK        start, end, vm_flags to set, 1 if it failed at a hole
+LOCK_ALL    vm_flags to set, vm_flags of later mappings, 1 if it acts on what there is
+MBIND       start, end, policy (a number; 0: default)
+GROW        start, end
+MOVE        start, pages, new pages, new start, flags; FAILED_MREMAP_TO and MOVE_MANY likewise
+=========== ===============================================================================================
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import polars as pl
+
+from replay import model_rules as k
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+(
+    OP_FORK,
+    OP_THREAD,
+    OP_EXEC,
+    OP_EXIT,
+    OP_FAULT,
+    OP_MMAP,
+    OP_MMAP_POPULATE,
+    OP_MUNMAP,
+    OP_BRK,
+    OP_MPROTECT,
+    OP_ADVISE,
+    OP_POPULATE,
+    OP_GUARD,
+    OP_MERGE_ANY,
+    OP_LOCK,
+    OP_LOCK_ALL,
+    OP_MBIND,
+    OP_GROW,
+    OP_MOVE,
+    OP_MOVE_MANY,
+    OP_FAILED_MREMAP_TO,
+) = range(21)
+
+OPERANDS: Final = ("a", "b", "c", "d", "e")
+PAGE: Final = 1 << k.PAGE_SHIFT
+MAX_PAGE: Final = 1 << 44
+
+
+class Operations(NamedTuple):
+    """Columns of operations; lists of int, or int64 arrays."""
+
+    kind: Any
+    task: Any
+    a: Any
+    b: Any
+    c: Any
+    d: Any
+    e: Any
+
+
+def _pages(name: str) -> pl.Expr:
+    """PAGE_ALIGN() of a number of bytes, in pages."""
+    return (pl.col(name) // PAGE + (pl.col(name) % PAGE != 0).cast(pl.UInt64)).cast(pl.Int64)
+
+
+def _page(name: str) -> pl.Expr:
+    return (pl.col(name) // PAGE).cast(pl.Int64)
+
+
+def _has(name: str, bits: int) -> pl.Expr:
+    return (pl.col(name) & bits) != 0
+
+
+def _bits(chosen: list[tuple[pl.Expr, int]]) -> pl.Expr:
+    """The bits of all conditions that hold."""
+    terms = [pl.when(condition).then(pl.lit(bit, pl.Int64)).otherwise(0) for condition, bit in chosen]
+    return reduce(lambda one, other: one | other, terms)
+
+
+def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.DataFrame, dict[str, int]]:
+    """All operations in order of their place.
+
+    Args:
+        events: Tables ``ev_syscall``, ``ev_task`` and ``ev_fault``.
+        rules: Rules of the kernel.
+
+    Returns:
+        ``seq``, ``ts_ns``, ``pid``, ``cause``, ``kind``, ``a`` to ``e``; operands that name a task are
+        still its pid. And counts of what was not known, by name.
+    """
+    done = finished_calls(events["ev_syscall"])
+    births, doubts = _births(events)
+    frames = [*births, *_tasks(events["ev_task"]), _faults(events["ev_fault"])]
+    for name, rows in done.partition_by("name", as_dict=True).items():
+        if (make := _CALLS.get(str(name[0]))) is not None:
+            frames += make(rows, rules)
+    whole = pl.concat(frames)
+    far = pl.any_horizontal(
+        pl.col(name).is_between(-MAX_PAGE, MAX_PAGE).not_() for name in ("a", "b")
+    ) & ~pl.col("kind").is_in((OP_LOCK_ALL,))
+    return whole.filter(~far).sort("seq"), doubts
+
+
+def finished_calls(ev_syscall: pl.DataFrame) -> pl.DataFrame:
+    """Returns of calls with the arguments of their entry: the event of the same task before, of the same name."""
+    mine = [pl.col(f"arg{number}").shift(1).over("pid").fill_null(0) for number in range(6)]
+    before = (pl.col("name").shift(1) == pl.col("name")) & ~pl.col("is_exit").shift(1)
+    return (
+        ev_syscall.sort("pid", "seq")
+        .with_columns(*mine, finished=before.over("pid").fill_null(False))
+        .filter(pl.col("is_exit") & pl.col("finished") & pl.col("ret").is_not_null())
+        .drop("finished", "is_exit", "cpu")
+        .sort("seq")
+    )
+
+
+def _rows(
+    rows: pl.DataFrame, kind: int | pl.Expr, *operands: pl.Expr | int, cause: pl.Expr | None = None
+) -> pl.DataFrame:
+    """Operations of one kind."""
+    given = [pl.lit(value) if isinstance(value, int) else value for value in operands]
+    given += [pl.lit(0)] * (len(OPERANDS) - len(given))
+    kind = pl.lit(kind) if isinstance(kind, int) else kind
+    return rows.select(
+        "seq",
+        "ts_ns",
+        "pid",
+        cause=pl.col("name") if cause is None else cause,
+        kind=kind.cast(pl.Int64),
+        **{name: value.cast(pl.Int64) for name, value in zip(OPERANDS, given, strict=True)},
+    )
+
+
+def _births(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], dict[str, int]]:
+    """Forks and threads; where the capture has no clone_flags, the call that made the task tells."""
+    ev_task = events["ev_task"]
+    kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
+    calls = (
+        events["ev_syscall"]
+        .with_columns(pending=~pl.col("is_exit") & ~pl.col("name").is_in(("exit", "exit_group")))
+        .select("pid", "seq", "arg0", call=pl.when("pending").then("name"))
+        .sort("seq")
+    )
+    born = (
+        ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null())
+        .sort("seq")
+        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
+    )
+    told = (
+        pl.when(pl.col("call") == "fork")
+        .then(0)
+        .when(pl.col("call") == "vfork")
+        .then(k.CLONE_VM)
+        .when(pl.col("call").is_not_null() & (pl.col("call") != "clone3"))
+        .then("arg0")
+    )
+    born = born.with_columns(flags=pl.coalesce(pl.col("clone_flags"), told.cast(pl.UInt64)))
+    unknown = born["flags"].null_count()
+    shares = (pl.col("flags").fill_null(0) & k.CLONE_VM) != 0
+    made = pl.when(shares).then(OP_THREAD).otherwise(OP_FORK)
+    cause = pl.col("call").fill_null("fork")
+    return [_rows(born, made, pl.col("child_pid"), cause=cause)], {"clone_flags": unknown}
+
+
+def _tasks(ev_task: pl.DataFrame) -> list[pl.DataFrame]:
+    ends = {"exec": (OP_EXEC, "execve"), "exit": (OP_EXIT, "exit")}
+    return [
+        _rows(ev_task.filter(pl.col("kind") == event), kind, cause=pl.lit(cause))
+        for event, (kind, cause) in ends.items()
+    ]
+
+
+def _faults(ev_fault: pl.DataFrame) -> pl.DataFrame:
+    writes = ev_fault.filter(_has("error_code", k.PF_WRITE))
+    return _rows(writes, OP_FAULT, _page("address"), cause=pl.lit("page_fault"))
+
+
+def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked = rows.filter(~pl.col("ret").is_between(-4095, -1)).with_columns(pl.col("ret").cast(pl.UInt64))
+    anonymous, shared = _has("arg3", k.MAP_ANONYMOUS), _has("arg3", k.MAP_SHARED)
+    droppable = pl.col("arg3") & k.MAP_TYPE == k.MAP_DROPPABLE
+    huge = _has("arg3", k.MAP_HUGETLB)
+    flags = (pl.col("arg2") & 7).cast(pl.Int64) | _bits(
+        [
+            (pl.lit(True), k.VM_MAY),
+            (_has("arg3", k.MAP_GROWSDOWN), k.VM_GROWSDOWN),
+            (_has("arg3", k.MAP_LOCKED), k.VM_LOCKED),
+            (_has("arg3", k.MAP_NORESERVE), k.VM_NORESERVE),
+            (_has("arg3", k.MAP_STACK), k.VM_NOHUGEPAGE),
+            (huge, k.VM_HUGETLB),
+            (shared, k.VM_SHARED | k.VM_MAYSHARE),
+            (droppable, k.VM_DROPPABLE | k.VM_NORESERVE | k.VM_WIPEONFORK | k.VM_DONTDUMP),
+        ]
+    )
+    own = huge | (shared & anonymous)
+    limited = k.VM_WRITE | k.VM_SHARED | k.VM_NORESERVE | k.VM_HUGETLB
+    start = _page("ret")
+    asked = pl.col("arg3") & (k.MAP_POPULATE | k.MAP_NONBLOCK) == k.MAP_POPULATE
+    made = worked.sort("seq").with_columns(
+        flags=flags,
+        file=pl.when(own)
+        .then(-own.cast(pl.Int64).cum_sum())
+        .when(anonymous)
+        .then(0)
+        .otherwise((pl.col("arg4") & 0xFFFFFFFF).cast(pl.Int64) + 1),
+        pgoff=pl.when(anonymous & shared).then(0).when(anonymous).then(start).otherwise(_page("arg5")),
+        asked=asked,
+    )
+    charged = pl.when(pl.col("flags") & limited == k.VM_WRITE).then(k.VM_ACCOUNT).otherwise(0)
+    return [
+        _rows(
+            made,
+            pl.when("asked").then(OP_MMAP_POPULATE).otherwise(OP_MMAP),
+            start,
+            start + _pages("arg1"),
+            pl.col("flags") | charged,
+            pl.col("file"),
+            pl.col("pgoff"),
+        )
+    ]
+
+
+def _munmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked = rows.filter(pl.col("ret") == 0)
+    return [_rows(worked, OP_MUNMAP, _page("arg0"), _page("arg0") + _pages("arg1"))]
+
+
+def _brk(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    rows = rows.with_columns(pl.col("ret").cast(pl.UInt64, strict=False)).filter(pl.col("ret").is_not_null())
+    moved = (pl.col("arg0") != 0) & (pl.col("arg0") == pl.col("ret"))
+    return [_rows(rows, OP_BRK, _pages("ret"), moved)]
+
+
+def _mprotect(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    changed = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM)) & (pl.col("arg0") % PAGE == 0))
+    prot = pl.col("arg2") & k.VM_ACCESS_FLAGS
+    end = _page("arg0") + _pages("arg1")
+    grows = _has("arg2", k.PROT_GROWSDOWN)
+    return [_rows(changed, OP_MPROTECT, _page("arg0"), end, prot, grows, pl.col("ret") != 0)]
+
+
+def _madvise(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    begun = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM, -k.EINVAL)) & (pl.col("arg0") % PAGE == 0))
+    start, end = _page("arg0"), _page("arg0") + _pages("arg1")
+    begun = begun.filter(start < end)
+    advice = pl.col("arg2")
+    changes = begun.filter(advice.is_in(list(k.ADVICE))).with_columns(advice=advice.cast(pl.Int64))
+    clear, add = (
+        pl.col("advice").replace_strict(
+            {number: pair[at] for number, pair in k.ADVICE.items()}, return_dtype=pl.Int64
+        )
+        for at in (0, 1)
+    )
+    guards = begun.filter((advice == k.MADV_GUARD_INSTALL) & (pl.col("ret") == 0) & pl.lit(rules.guards))
+    return [
+        _rows(changes, OP_ADVISE, start, end, clear, add, pl.col("advice")),
+        _rows(begun.filter(advice == k.MADV_POPULATE_WRITE), OP_POPULATE, start, end),
+        _rows(guards, OP_GUARD, start, end),
+    ]
+
+
+def _prctl(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked = rows.filter((pl.col("arg0") == k.PR_SET_MEMORY_MERGE) & (pl.col("ret") == 0))
+    return [_rows(worked, OP_MERGE_ANY, pl.col("arg1") != 0)]
+
+
+def _mlock(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    begun = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM)))
+    begun = begun.with_columns(reach=pl.col("arg0") + pl.col("arg1"))
+    on_fault = (pl.col("name") == "mlock2") & _has("arg2", k.MLOCK_ONFAULT)
+    bits = _bits([(pl.col("name") != "munlock", k.VM_LOCKED), (on_fault, k.VM_LOCKONFAULT)])
+    return [_rows(begun, OP_LOCK, _page("arg0"), _pages("reach"), bits, pl.col("ret") != 0)]
+
+
+def _mlockall(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked = rows.filter(pl.col("ret") == 0)
+    locks = pl.col("name") == "mlockall"
+    bits = _bits([(locks, k.VM_LOCKED), (locks & _has("arg0", k.MCL_ONFAULT), k.VM_LOCKONFAULT)])
+    later = pl.when(_has("arg0", k.MCL_FUTURE)).then(bits).otherwise(0)
+    return [_rows(worked, OP_LOCK_ALL, bits, later, ~locks | _has("arg0", k.MCL_CURRENT))]
+
+
+def _mbind(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked = rows.filter(pl.col("ret") == 0)
+    policy = pl.when(pl.col("arg2") == 0).then(0).otherwise(pl.struct("arg2", "arg3", "arg4").rank("dense"))
+    end = _page("arg0") + _pages("arg1")
+    return [_rows(worked, OP_MBIND, _page("arg0"), end, policy)]
+
+
+def _mremap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    start, old, new = _page("arg0"), _pages("arg1"), _pages("arg2")
+    fixed, failed = _has("arg3", k.MREMAP_FIXED), pl.col("ret") < 0
+    many = fixed & (old == new) & pl.lit(rules.moves_many)
+    moves = _has("arg3", k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
+    late = fixed & ~many & (pl.col("ret") == -k.EFAULT) & pl.lit(not rules.moves_many)
+    rows = rows.filter(~failed | late).with_columns(
+        many=many & ~failed, late=late, target=pl.when(failed).then(0).otherwise("ret").cast(pl.UInt64)
+    )
+    kept = rows.filter("late")
+    rows = rows.filter(~pl.col("late"))
+    stays = ~pl.col("many") & ~moves
+    shrinks, grows = stays & (old >= new), stays & (old < new) & (pl.col("target") == pl.col("arg0"))
+    operands = (start, old, new)
+    flags = pl.col("arg3")
+    return [
+        _rows(kept, OP_FAILED_MREMAP_TO, *operands, _page("arg4"), flags),
+        _rows(rows.filter("many"), OP_MOVE_MANY, *operands, _page("arg4"), flags),
+        _rows(rows.filter(shrinks), OP_MUNMAP, start + new, start + old),
+        _rows(rows.filter(grows), OP_GROW, start, start + new),
+        _rows(
+            rows.filter(~pl.col("many") & ~shrinks & ~grows),
+            OP_MOVE,
+            *operands,
+            _page("target"),
+            flags,
+        ),
+    ]
+
+
+_CALLS: Final = {
+    "mmap": _mmap,
+    "munmap": _munmap,
+    "brk": _brk,
+    "mprotect": _mprotect,
+    "pkey_mprotect": _mprotect,
+    "madvise": _madvise,
+    "prctl": _prctl,
+    "mlock": _mlock,
+    "mlock2": _mlock,
+    "munlock": _mlock,
+    "mlockall": _mlockall,
+    "munlockall": _mlockall,
+    "mbind": _mbind,
+    "mremap": _mremap,
+}

@@ -1,0 +1,166 @@
+"""The one entry into the compiled part: operations are taken in order, each by its function.
+
+Operands of each kind are in ``model_ops``. ``model_jit`` compiles this module and those that it uses.
+"""
+
+from __future__ import annotations
+
+from replay.model_calls import (
+    brk,
+    fault,
+    guard_install,
+    lock_all,
+    madvise,
+    madvise_populate,
+    mbind,
+    merge_any,
+    mlock,
+    mmap,
+    mprotect,
+    populate,
+)
+from replay.model_mremap import failed_mremap_to, grow_in_place, mremap_to, remap_move
+from replay.model_ops import (
+    OP_ADVISE,
+    OP_BRK,
+    OP_EXEC,
+    OP_EXIT,
+    OP_FAILED_MREMAP_TO,
+    OP_FAULT,
+    OP_FORK,
+    OP_GROW,
+    OP_GUARD,
+    OP_LOCK,
+    OP_LOCK_ALL,
+    OP_MBIND,
+    OP_MERGE_ANY,
+    OP_MMAP,
+    OP_MMAP_POPULATE,
+    OP_MOVE,
+    OP_MOVE_MANY,
+    OP_MPROTECT,
+    OP_MUNMAP,
+    OP_POPULATE,
+    OP_THREAD,
+    Operations,
+)
+from replay.model_spaces import execve, fork, mmput, publish, space_of
+from replay.model_state import (
+    ANON_VMAS,
+    AVC_SLOTS,
+    BLOCK_SLOTS,
+    FREE_AVCS,
+    FREE_BLOCKS,
+    FREE_SPACES,
+    FREE_VMAS,
+    LIVES,
+    OP,
+    SPACE_SLOTS,
+    VERSIONS,
+    VMA_SLOTS,
+    State,
+)
+from replay.model_vma import munmap
+
+
+def run(s: State, first: int, ops: Operations) -> int:
+    """Take operations from ``first`` on.
+
+    Returns:
+        Number of the operation that the tables of the state have no room for; the number of operations: all
+        are done.
+    """
+    op = first
+    while op < len(ops.kind):
+        space = s.task[ops.task[op]].space
+        vmas = s.space[space].vmas if space >= 0 else 0
+        avcs = s.space[space].avcs if space >= 0 else 0
+        if not has_room(s, vmas, avcs):
+            break
+        s.count[OP] = op
+        step(s, ops, op)
+        publish(s)
+        op += 1
+    return op
+
+
+def has_room(s: State, vmas: int, avcs: int) -> bool:
+    """Whether the tables hold what an operation can add to an address space with so many VMAs and avcs."""
+    new = 3 * vmas + 8
+    return bool(
+        s.count[VMA_SLOTS] - s.count[FREE_VMAS] + new <= len(s.vma)
+        and s.count[AVC_SLOTS] - s.count[FREE_AVCS] + new + 3 * avcs + 8 <= len(s.avc)
+        and s.count[ANON_VMAS] + vmas + 8 <= len(s.anon_vma)
+        and s.count[SPACE_SLOTS] - s.count[FREE_SPACES] + 2 <= len(s.space)
+        and s.count[BLOCK_SLOTS] - s.count[FREE_BLOCKS] + new // 16 + 4 <= len(s.block)
+        and s.count[LIVES] + 16 * (vmas + avcs) + 64 <= len(s.life)
+        and s.count[VERSIONS] + 4 * vmas + 16 <= len(s.version)
+    )
+
+
+def room_for(s: State, vmas: int, avcs: int) -> tuple[int, int, int, int, int, int, int]:
+    """Lengths of vma, avc, anon_vma, space, block, life and version with which ``has_room`` is true."""
+    new = 3 * vmas + 8
+    return (
+        s.count[VMA_SLOTS] + new,
+        s.count[AVC_SLOTS] + new + 3 * avcs + 8,
+        s.count[ANON_VMAS] + vmas + 8,
+        s.count[SPACE_SLOTS] + 2,
+        s.count[BLOCK_SLOTS] + new // 16 + 4,
+        s.count[LIVES] + 16 * (vmas + avcs) + 64,
+        s.count[VERSIONS] + 4 * vmas + 16,
+    )
+
+
+def step(s: State, ops: Operations, op: int) -> None:
+    """One operation."""
+    kind, task = ops.kind[op], ops.task[op]
+    a, b, c, d, e = ops.a[op], ops.b[op], ops.c[op], ops.d[op], ops.e[op]
+    if kind == OP_FORK:
+        fork(s, task, a)
+        return
+    if kind == OP_EXEC:
+        execve(s, task)
+        return
+    mm = space_of(s, task)
+    if kind == OP_FAULT:
+        fault(s, mm, a)
+    elif kind == OP_MPROTECT:
+        mprotect(s, mm, a, b, c, d, e)
+    elif kind == OP_ADVISE:
+        madvise(s, mm, a, b, c, d, e)
+    elif kind == OP_POPULATE:
+        madvise_populate(s, mm, a, b)
+    elif kind == OP_MMAP:
+        mmap(s, mm, a, b, c, d, e)
+    elif kind == OP_MMAP_POPULATE:
+        mmap(s, mm, a, b, c, d, e)
+        populate(s, mm, a, b)
+    elif kind == OP_MUNMAP:
+        munmap(s, mm, a, b)
+    elif kind == OP_BRK:
+        brk(s, mm, a, b)
+    elif kind == OP_MOVE:
+        mremap_to(s, mm, a, b, c, d, e)
+    elif kind == OP_MOVE_MANY:
+        remap_move(s, mm, a, b, d, e)
+    elif kind == OP_FAILED_MREMAP_TO:
+        failed_mremap_to(s, mm, a, b, c, d)
+    elif kind == OP_GROW:
+        grow_in_place(s, mm, a, b)
+    elif kind == OP_GUARD:
+        guard_install(s, mm, a, b)
+    elif kind == OP_MERGE_ANY:
+        merge_any(s, mm, a)
+    elif kind == OP_LOCK:
+        mlock(s, mm, a, b, c, d)
+    elif kind == OP_LOCK_ALL:
+        lock_all(s, mm, a, b, c)
+    elif kind == OP_MBIND:
+        mbind(s, mm, a, b, c)
+    elif kind == OP_THREAD:
+        s.space[mm].users += 1
+        s.task[a].space = mm
+    elif kind == OP_EXIT:
+        mmput(s, mm)
+        s.task[task].space = -1

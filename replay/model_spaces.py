@@ -1,0 +1,136 @@
+"""Tasks and their address spaces over columns: fork, exec, exit, and what an operation leaves to be seen.
+
+The kernel's names and order; ``s`` is the state, ``mm`` and ``vma`` are slots, a task its number.
+"""
+
+from __future__ import annotations
+
+from replay.model_rmap import anon_vma_fork
+from replay.model_rules import OWN_FLAGS, VM_DONTCOPY, VM_LOCKED_MASK, VM_WIPEONFORK
+from replay.model_state import FREE_SPACES, FREE_VMAS, OP, SPACE_SLOTS, TOUCHED, VERSIONS, State
+from replay.model_vma import drop_vma, new_vma, vma_link, vma_unlink
+
+
+def new_space(s: State) -> int:
+    """mm_alloc()."""
+    if s.count[FREE_SPACES]:
+        s.count[FREE_SPACES] -= 1
+        mm = s.space[s.count[FREE_SPACES]].free
+    else:
+        mm = s.count[SPACE_SLOTS]
+        s.count[SPACE_SLOTS] += 1
+    s.space[mm].number = 0
+    s.space[mm].users = 1
+    s.space[mm].brk = -1
+    s.space[mm].def_flags = 0
+    s.space[mm].merge_any = 0
+    s.space[mm].first = -1
+    s.space[mm].vmas = 0
+    s.space[mm].avcs = 0
+    return int(mm)
+
+
+def space_of(s: State, task: int) -> int:
+    """The address space that a task runs in; one that was there before is empty: nobody told."""
+    if s.task[task].space < 0:
+        s.task[task].space = new_space(s)
+    return int(s.task[task].space)
+
+
+def mmput(s: State, mm: int) -> None:
+    """One user less; the last one's exit_mmap()."""
+    s.space[mm].users -= 1
+    if s.space[mm].users > 0:
+        return
+    vma = s.space[mm].first
+    while vma >= 0:
+        after = s.vma[vma].next
+        vma_unlink(s, vma)
+        drop_vma(s, vma)
+        vma = after
+    s.space[s.count[FREE_SPACES]].free = mm
+    s.count[FREE_SPACES] += 1
+
+
+def dup_mmap(s: State, child: int, parent: int) -> None:
+    """The VMAs of a forked process."""
+    vma = s.space[parent].first
+    while vma >= 0:
+        flags = s.vma[vma].flags
+        if flags & VM_DONTCOPY == 0:
+            new = new_vma(
+                s,
+                child,
+                s.vma[vma].start,
+                s.vma[vma].end,
+                flags & ~VM_LOCKED_MASK,
+                s.vma[vma].file,
+                s.vma[vma].pgoff,
+                s.vma[vma].anon_pgoff,
+                s.vma[vma].policy,
+            )
+            vma_link(s, new)
+            if flags & VM_WIPEONFORK == 0:
+                anon_vma_fork(s, new, vma)
+        vma = s.vma[vma].next
+
+
+def fork(s: State, task: int, child_task: int) -> None:
+    """copy_mm() without CLONE_VM."""
+    parent = space_of(s, task)
+    child = new_space(s)
+    s.space[child].brk = s.space[parent].brk
+    s.space[child].merge_any = s.space[parent].merge_any
+    s.task[child_task].space = child
+    dup_mmap(s, child, parent)
+
+
+def execve(s: State, task: int) -> None:
+    """exec_mmap(): a new address space, which nobody tells of."""
+    old = space_of(s, task)
+    merge_any = s.space[old].merge_any
+    mmput(s, old)
+    new = new_space(s)
+    s.space[new].merge_any = merge_any
+    s.task[task].space = new
+
+
+def publish(s: State) -> None:
+    """Close and open versions of the VMAs that the operation touched; dead ones' slots are free again."""
+    op = s.count[OP]
+    for place in range(s.count[TOUCHED]):
+        slot = s.vma[place].queue
+        vma = s.vma[slot]
+        dead = vma.space < 0
+        flags = vma.flags & ~OWN_FLAGS
+        if vma.version >= 0:
+            open_version = s.version[vma.version]
+            if (
+                not dead
+                and open_version.start == vma.start
+                and open_version.end == vma.end
+                and open_version.pgoff == vma.pgoff
+                and open_version.anon_pgoff == vma.anon_pgoff
+                and open_version.flags == flags
+                and open_version.anon_vma == vma.anon_vma
+            ):
+                continue
+            open_version.died = op
+        if dead:
+            s.vma[s.count[FREE_VMAS]].free = slot
+            s.count[FREE_VMAS] += 1
+            continue
+        vma.version = s.count[VERSIONS]
+        s.count[VERSIONS] += 1
+        version = s.version[vma.version]
+        version.vma = vma.number
+        version.mm = s.space[vma.space].number
+        version.start = vma.start
+        version.end = vma.end
+        version.pgoff = vma.pgoff
+        version.anon_pgoff = vma.anon_pgoff
+        version.flags = flags
+        version.anon_vma = vma.anon_vma
+        version.born = op
+        version.died = -1
+    s.count[TOUCHED] = 0
