@@ -18,7 +18,8 @@ from replay.exact import replay_exact
 from replay.observed import observed
 from replay.options import AnalyzeOptions
 from replay.quality import limits
-from replay.summary import native_strategy, page_offset_rule, summarise
+from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
+from replay.timing import predict_walks
 from schemas import TABLES
 from schemas.errors import MissingEventsError
 
@@ -68,32 +69,36 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     exact = replay_exact(events, options.strategies)
     observed_loop, observed_walk = observed(events, exact.walks)
+    loop = _beside(observed_loop, exact.loop)
+    native, rule = native_strategy(exact, observed_loop), page_offset_rule(events)
+    walk, fit = predict_walks(_beside(observed_walk, exact.walk), timed_strategy(native, rule))
     own = {
         **asdict(info),
         "events_decoded": sum(len(frame) for frame in events.values()),
         "replay_version": __version__,
-        "page_offset_rule": page_offset_rule(events),
-        "native_strategy": native_strategy(exact, observed_loop),
+        "page_offset_rule": rule,
+        "native_strategy": native,
     }
     names = TABLES["capture"].arrow.names
     frames = {
         "capture": pl.DataFrame([{name: own[name] for name in names}], infer_schema_length=None),
-        "summary": summarise(exact, observed_loop, observed_walk),
-        "walk": pl.concat([observed_walk, exact.walk], how="vertical_relaxed").sort(
-            "walk_id", maintain_order=True
-        ),
-        "loop": pl.concat([observed_loop, exact.loop], how="vertical_relaxed").sort(
-            "walk_id", maintain_order=True
-        ),
+        "summary": summarise(exact, loop, walk),
+        "walk": walk,
+        "loop": loop,
         "miss": missed_because(exact, events),
         "rmap_item": exact.rmap_item,
         "avc": exact.avc,
         "vma": exact.vma,
     }
     results = {name: TABLES[name].cast(frame.to_arrow()) for name, frame in frames.items()}
-    own_limits = TABLES["quality"].cast(limits(exact, events).to_arrow())
+    own_limits = TABLES["quality"].cast(limits(exact, events, fit).to_arrow())
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
+
+
+def _beside(observed_rows: pl.DataFrame, replayed: pl.DataFrame) -> pl.DataFrame:
+    """The kernel's own rows and the replayed ones, walk by walk, the kernel's first."""
+    return pl.concat([observed_rows, replayed], how="vertical_relaxed").sort("walk_id", maintain_order=True)
 
 
 def _need_probes(capture: Capture) -> None:

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from replay.exact import Exact
+    from replay.timing import Fit
 
 
-def limits(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def limits(exact: Exact, events: Mapping[str, pl.DataFrame], fit: Fit | None) -> pl.DataFrame:
     """Table ``quality`` of the replay; the capture's own rows are not in it."""
     rows = [
         {"kind": kind, "count": count, "effect": effect, "severity": severity}
-        for kind, severity, count, effect in (*_censored(exact), *_assumed(exact, events))
+        for kind, severity, count, effect in (
+            *_censored(exact),
+            *_assumed(exact, events),
+            *_timed(fit, events),
+        )
         if count
     ]
     empty = dict.fromkeys(TABLES["quality"].arrow.names)
@@ -114,4 +119,22 @@ def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple
         "info",
         int((exact.walks["invalid_vma"].fill_null(0) != 0).sum()),
         "walks leave out VMAs of other memory cgroups; that is not replayed",
+    )
+
+
+def _timed(fit: Fit | None, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str, int, str]]:
+    if fit is not None:
+        whole, loop, iteration, call = (cost / 1000 for cost in fit.coefficients)
+        yield (
+            "time_fit",
+            "info",
+            fit.walks,
+            f"walks fitted: {whole:.1f} us each + {loop:.1f} us a loop + {iteration:.3f} us an iteration + "
+            f"{call:.1f} us a call; 90 % took {fit.low:.1f} to {fit.high:.1f} times that",
+        )
+    yield (
+        "probed_iterations",
+        "info",
+        len(events["ev_obs_next"]) + len(events["ev_obs_loop"]),
+        "events were recorded inside the loops; measured and predicted times include what that cost",
     )

@@ -15,47 +15,59 @@ if TYPE_CHECKING:
     from replay.exact import Exact
 
 
-def summarise(exact: Exact, observed_loop: pl.DataFrame, observed_walk: pl.DataFrame) -> pl.DataFrame:
+def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFrame:
     """Table ``summary``: ``observed`` first, then the strategies in the order they were asked for.
 
     Maxima are over the loops whose counts are known; totals are null when one is not. ``missed`` is
     null, not 0, where the strategy's lookups are not known for all mappings.
+
+    Args:
+        exact: State and walks.
+        loop: Table ``loop``.
+        walk: Table ``walk``, with its predictions.
     """
-    longest = None if observed_walk.is_empty() else observed_walk["observed_ns"].max()
-    rows = []
-    if not observed_walk.is_empty():
-        rows.append(_row(OBSERVED, "observed", observed_loop, observed_walk["walk_id"].n_unique(), longest))
-    found = exact.replayed.walk.group_by("strategy").agg(pl.col("found").sum())
-    counts = dict(found.iter_rows())
+    found = dict(exact.replayed.walk.group_by("strategy").agg(pl.col("found").sum()).iter_rows())
     mappings = exact.replayed.pages["listed"].sum()
-    for strategy in exact.walk["strategy"].unique(maintain_order=True):
-        walks = exact.walk.filter(pl.col("strategy") == strategy)
-        row = _row(strategy, "replayed", exact.loop.filter(pl.col("strategy") == strategy), len(walks), None)
-        missed = len(exact.miss.filter(pl.col("strategy") == strategy))
-        answered = counts[strategy] + missed == mappings
-        rows.append({**row, "found": counts[strategy], "missed": missed if missed or answered else None})
+    rows = []
+    for strategy in walk["strategy"].unique(maintain_order=True):
+        own, walks = (frame.filter(pl.col("strategy") == strategy) for frame in (loop, walk))
+        is_observed = strategy == OBSERVED
+        times = walks["observed_ns" if is_observed else "predicted_ns"]
+        longest = None if times.null_count() else times.max()
+        row = {
+            "strategy": strategy,
+            "evidence": "observed" if is_observed else "replayed",
+            "walks": len(walks),
+            "loops": len(own),
+            "time_ms_max": longest / 1e6 if isinstance(longest, int) else None,
+            "iterations_max": own["iterations"].max(),
+            "skip_addr_out_of_range_max": own["skip_addr_out_of_range"].max(),
+            "skip_mm_mismatch_max": own["skip_mm_mismatch"].max(),
+            "iterations_total": total(own["iterations"]),
+        }
+        if not is_observed:
+            missed = len(exact.miss.filter(pl.col("strategy") == strategy))
+            answered = found[strategy] + missed == mappings
+            row |= {"found": found[strategy], "missed": missed if missed or answered else None}
+        rows.append(row)
     schema = {name: pl.Null for name in TABLES["summary"].arrow.names}
     if not rows:
         return pl.DataFrame(schema=schema)
     return pl.DataFrame([{**dict.fromkeys(schema), **row} for row in rows], infer_schema_length=None)
 
 
-def _row(
-    strategy: str, evidence: str, loop: pl.DataFrame, walks: int, longest_ns: object
-) -> dict[str, object]:
-    iterations = loop["iterations"]
-    known = len(iterations) > 0 and iterations.null_count() == 0
-    return {
-        "strategy": strategy,
-        "evidence": evidence,
-        "walks": walks,
-        "loops": len(loop),
-        "time_ms_max": longest_ns / 1e6 if isinstance(longest_ns, int) else None,
-        "iterations_max": iterations.max(),
-        "skip_addr_out_of_range_max": loop["skip_addr_out_of_range"].max(),
-        "skip_mm_mismatch_max": loop["skip_mm_mismatch"].max(),
-        "iterations_total": iterations.sum() if known else None,
-    }
+def total(counts: pl.Series) -> int | None:
+    """Sum of the counts; None: there are none, or one is not known."""
+    return None if counts.is_empty() or counts.null_count() else int(counts.sum())
+
+
+def timed_strategy(native: str | None, rule: str | None) -> str | None:
+    """The strategy whose counts the observed durations belong to.
+
+    What the kernel was seen to pass; else what every kernel with that tree key passes: ``full`` up to
+    7.2, ``linear`` from 7.3 on.
+    """
+    return native or {"vm_pgoff": "full", "anon_pgoff": "linear"}.get(rule or "")
 
 
 def page_offset_rule(events: Mapping[str, pl.DataFrame]) -> str | None:

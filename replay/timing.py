@@ -1,0 +1,145 @@
+"""How long a walk takes: fitted to the walks whose durations the capture holds, never guessed.
+
+    duration = a + b * inner loops + c * iterations + d * rmap_one calls
+
+Durations have outliers upwards (waits for the lock, time off the CPU), so the fit is by least squares
+with weights that fall with the error (Huber), on errors relative to the prediction: a walk of 20
+microseconds counts as much as one of 200 milliseconds. No term may be negative. The interval of a
+prediction is what holds 90 % of the fitted walks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Real = NDArray[np.float64]
+
+TERMS: Final = ("walk", "inner loop", "iteration", "rmap_one call")
+"""What the coefficients are per: one walk, one inner loop, one iteration, one rmap_one call."""
+
+LEAST_WALKS: Final = 12
+"""Fewer walks are not fitted: three times the number of terms."""
+
+FARTHEST: Final = 4.0
+"""A walk whose loops have more iterations than this times the longest that were fitted is not predicted: what
+an iteration costs in a tree of that size is not in the capture."""
+
+_HUBER: Final = 1.345
+_ROUNDS: Final = 30
+_SMALLEST_NS: Final = 1000.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted cost of walks.
+
+    Attributes:
+        coefficients: ns for each of ``TERMS``; 0: the capture shows no such cost.
+        low, high: Factors on a prediction between which 90 % of the fitted walks lie.
+        walks: Number of walks fitted.
+        median_error: Median of the relative error, without sign.
+    """
+
+    coefficients: tuple[float, ...]
+    low: float
+    high: float
+    walks: int
+    median_error: float
+
+    def predict(self, terms: Real) -> Real:
+        """Durations in ns; one row of ``terms`` (inner loops, iterations, rmap_one calls) a walk."""
+        predicted: Real = _design(terms) @ np.array(self.coefficients)
+        return predicted
+
+
+def fit(terms: Real, duration_ns: Real) -> Fit | None:
+    """Fit the cost of walks.
+
+    Args:
+        terms: Inner loops, iterations, rmap_one calls that the kernel made: three columns, a row a walk.
+        duration_ns: Their observed durations.
+
+    Returns:
+        The fit; None: too few walks, or all alike, to tell what iterations cost.
+    """
+    if len(duration_ns) < LEAST_WALKS or len(np.unique(terms[:, 1])) < 2:
+        return None
+    design = _design(terms)
+    weights = np.ones(len(duration_ns))
+    scale = np.maximum(duration_ns, _SMALLEST_NS)
+    coefficients = np.zeros(design.shape[1])
+    for _ in range(_ROUNDS):
+        root = np.sqrt(weights) / scale
+        before, coefficients = coefficients, _nonnegative(design * root[:, None], duration_ns * root)
+        predicted = design @ coefficients
+        scale = np.maximum(predicted, _SMALLEST_NS)
+        error = (duration_ns - predicted) / scale
+        spread = 1.4826 * float(np.median(np.abs(error))) or 1e-9
+        weights = np.minimum(1.0, _HUBER * spread / np.maximum(np.abs(error), 1e-12))
+        if np.allclose(before, coefficients, rtol=1e-6):
+            break
+    ratio = duration_ns / np.maximum(design @ coefficients, _SMALLEST_NS)
+    low, high = np.quantile(ratio, (0.05, 0.95))
+    return Fit(
+        tuple(float(one) for one in coefficients),
+        float(low),
+        float(high),
+        len(duration_ns),
+        float(np.median(np.abs(ratio - 1))),
+    )
+
+
+def predict_walks(walk: pl.DataFrame, native: str | None) -> tuple[pl.DataFrame, Fit | None]:
+    """Fill ``predicted_ns`` of the walks of every strategy.
+
+    Args:
+        walk: Table ``walk``.
+        native: The strategy that the kernel ran, whose counts the durations belong to; None: not known.
+
+    Returns:
+        ``walk`` with ``predicted_ns`` (null: no fit, counts not known, or too far from what was fitted), and
+        the fit.
+    """
+    if native is None:
+        return walk, None
+    terms = ["loops", "iterations_total", "rmap_one_calls"]
+    own = walk.filter(pl.col("strategy") == native).drop_nulls([*terms, "observed_ns"])
+    model = fit(_numbers(own, terms), own["observed_ns"].to_numpy().astype(np.float64))
+    if model is None:
+        return walk, None
+    ratio = pl.col("iterations_total") / pl.col("loops")
+    longest = own.select(ratio.max()).item()
+    known = pl.all_horizontal(pl.col(terms).is_not_null()) & (ratio.fill_nan(0) <= FARTHEST * longest)
+    predicted = model.predict(_numbers(walk.with_columns(pl.col(terms).fill_null(0)), terms))
+    column = pl.Series("predicted_ns", np.rint(predicted).astype(np.int64))
+    asked = known & (pl.col("strategy") != "observed")
+    return walk.with_columns(predicted_ns=pl.when(asked).then(column)), model
+
+
+def _numbers(frame: pl.DataFrame, columns: list[str]) -> Real:
+    return frame.select(pl.col(columns).cast(pl.Float64)).to_numpy()
+
+
+def _design(terms: Real) -> Real:
+    return np.column_stack((np.ones(len(terms)), terms))
+
+
+def _nonnegative(design: Real, target: Real) -> Real:
+    """Least squares without negative coefficients: the most negative one is dropped until none is."""
+    active = list(range(design.shape[1]))
+    while active:
+        found = np.linalg.lstsq(design[:, active], target, rcond=None)[0]
+        if (found >= 0).all():
+            break
+        active.pop(int(np.argmin(found)))
+    result = np.zeros(design.shape[1])
+    if active:
+        result[active] = found
+    return result

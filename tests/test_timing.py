@@ -1,0 +1,81 @@
+"""The fit of durations: what it recovers, what it refuses, and how it does on walks that it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replay.pipeline import analyze
+from replay.timing import fit, predict_walks
+
+SAMPLES = Path(__file__).parent.parent / "captures" / "samples"
+TRUTH = Path(__file__).parent / "data" / "truth"
+COLUMNS = ["loops", "iterations_total", "rmap_one_calls"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cost=st.tuples(*(st.integers(0, 10_000) for _ in range(4))).filter(lambda cost: cost[2] > 10),
+    seed=st.integers(0, 1000),
+)
+def test_it_recovers_the_costs_although_one_walk_in_ten_was_held_up(cost: tuple[int, ...], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    loops = random.integers(2, 200, 300)
+    terms = np.column_stack((loops, loops * random.integers(1, 5000, 300), random.integers(1, 200, 300)))
+    duration = np.array(cost, float) @ np.column_stack((np.ones(300), terms)).T
+    late = duration * np.where(random.random(300) < 0.1, 20.0, 1.0)
+    found = fit(terms.astype(float), late)
+    assert found is not None
+    assert found.predict(terms.astype(float)) == pytest.approx(duration, rel=0.02, abs=2000)
+
+
+def test_it_says_nothing_of_few_walks_or_of_walks_that_are_all_alike() -> None:
+    terms = np.tile([4.0, 8.0, 2.0], (50, 1))
+    assert fit(terms, np.full(50, 1e6)) is None
+    assert fit(np.arange(33.0).reshape(11, 3), np.arange(11.0)) is None
+
+
+def test_half_of_a_capture_foretells_the_other_half() -> None:
+    walk = pl.DataFrame(analyze(TRUTH / "custom-7.3-switch_S4_switch.dat").tables["walk"])
+    full = walk.filter(pl.col("strategy") == "full", pl.col("iterations_total").is_not_null())
+    # this kernel switches its own strategy: only the walks that really visited what full visits
+    seen = walk.filter(pl.col("strategy") == "observed").select(
+        "walk_id", pl.col("iterations_total").alias("seen")
+    )
+    full = full.join(seen, on="walk_id").filter(pl.col("iterations_total") == pl.col("seen"))
+    full = full.sample(fraction=1.0, shuffle=True, seed=1)  # walks come in pairs, unmap and restore
+    train, unseen = full.gather_every(2), full.gather_every(2, 1)
+    found = fit(
+        train.select(pl.col(COLUMNS).cast(pl.Float64)).to_numpy(),
+        train["observed_ns"].cast(pl.Float64).to_numpy(),
+    )
+    assert found is not None
+    ratio = unseen["observed_ns"].to_numpy() / found.predict(
+        unseen.select(pl.col(COLUMNS).cast(pl.Float64)).to_numpy()
+    )
+    inside = ((ratio >= found.low) & (ratio <= found.high)).mean()
+    assert inside > 0.8
+
+
+def test_a_kernel_that_makes_single_iterations_does_not_tell_what_thousands_cost() -> None:
+    tables = analyze(TRUTH / "7.3_s1-small_truth-tiny.dat").tables
+    walk = pl.DataFrame(tables["walk"])
+    predicted = {name: frame for (name,), frame in walk.partition_by("strategy", as_dict=True).items()}
+    assert predicted["linear"]["predicted_ns"].null_count() == 0
+    far = predicted["full"].filter(pl.col("iterations_total") > 100 * pl.col("loops"))
+    assert len(far) > 0
+    assert far["predicted_ns"].null_count() == len(far)
+
+
+def test_without_a_native_strategy_nothing_is_predicted() -> None:
+    walk = pl.DataFrame(analyze(SAMPLES / "split-6.12.dat").tables["walk"]).with_columns(
+        predicted_ns=pl.lit(None, pl.Int64)
+    )
+    same, found = predict_walks(walk, None)
+    assert found is None
+    assert same.equals(walk)
