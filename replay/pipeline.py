@@ -91,7 +91,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "vma": exact.vma,
     }
     results = {name: TABLES[name].cast(frame.to_arrow()) for name, frame in frames.items()}
-    own_limits = TABLES["quality"].cast(limits(exact, events, fit).to_arrow())
+    own_limits = TABLES["quality"].cast(limits(exact, events, fit, pl.DataFrame(quality)).to_arrow())
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
 

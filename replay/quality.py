@@ -17,20 +17,56 @@ if TYPE_CHECKING:
     from replay.timing import Fit
 
 
-def limits(exact: Exact, events: Mapping[str, pl.DataFrame], fit: Fit | None) -> pl.DataFrame:
-    """Table ``quality`` of the replay; the capture's own rows are not in it."""
+def limits(
+    exact: Exact, events: Mapping[str, pl.DataFrame], fit: Fit | None, capture: pl.DataFrame
+) -> pl.DataFrame:
+    """Table ``quality`` of the replay.
+
+    Args:
+        exact: State and walks.
+        events: The ``ev_*`` tables.
+        fit: The fit of the times.
+        capture: Table ``quality`` of the capture; its rows are not in the result.
+    """
+    everything = (
+        *_after_losses(exact, capture.filter(pl.col("kind") == "lost_events")),
+        *_censored(exact),
+        *_assumed(exact, events),
+        *_timed(fit, events),
+    )
     rows = [
         {"kind": kind, "count": count, "effect": effect, "severity": severity}
-        for kind, severity, count, effect in (
-            *_censored(exact),
-            *_assumed(exact, events),
-            *_timed(fit, events),
-        )
+        for kind, severity, count, effect in everything
         if count
     ]
     empty = dict.fromkeys(TABLES["quality"].arrow.names)
     frame = pl.DataFrame([{**empty, **row} for row in rows], infer_schema_length=None)
     return frame if rows else pl.DataFrame(schema=dict.fromkeys(empty, pl.Null))
+
+
+def _after_losses(exact: Exact, losses: pl.DataFrame) -> Iterator[tuple[str, str, int, str]]:
+    """What lost events make uncertain: all that a change among them could have touched."""
+    if losses.is_empty():
+        return
+    unknown = losses["start_ns"].null_count() > 0
+    start, end = losses["start_ns"].min(), losses["end_ns"].max()
+    after = pl.lit(unknown) | (pl.col("end_ns") > start)
+    yield (
+        "uncertain_walk",
+        "warning",
+        len(exact.walks.filter(after)),
+        "walks ended after events were lost; changes of their trees and hlists may be among those",
+    )
+    during = pl.lit(unknown) | (
+        (pl.col("died_ts_ns").is_null() | (pl.col("died_ts_ns") >= start))
+        & (pl.col("born_ts_ns").is_null() | (pl.col("born_ts_ns") <= end))
+    )
+    yield (
+        "uncertain_avc",
+        "warning",
+        len(exact.avc.filter(during)),
+        "intervals were on a tree between the first and the last loss; when they came or went is not sure",
+    )
 
 
 def _censored(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
