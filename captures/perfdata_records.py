@@ -158,13 +158,12 @@ class RecordStream:
             The whole records, and the place of the first one that is not in the block whole. With content
             behind the last record it may lie behind the block.
         """
-        found, pos, unusual = self._walk_fast(view)
+        start, pos, unusual = self._walk_fast(view)
         block = np.frombuffer(view, dtype=np.uint8)
-        start = np.array(found, dtype=np.int64)
         kind = gather(block, start, np.dtype(f"{self._mark}u4"))
         outside = np.flatnonzero(np.isin(kind, _OUTSIDE)) if origin is not None else np.empty(0, np.int64)
         if len(outside):
-            start, pos, unusual = start[: outside[0]], found[outside[0]], True
+            start, pos, unusual = start[: outside[0]], int(start[outside[0]]), True
         if unusual:
             more, pos = self._walk_slowly(view, pos, origin)
             start = np.concatenate([start, np.array(more, dtype=np.int64)])
@@ -173,7 +172,7 @@ class RecordStream:
         misc = gather(block, start + 4, np.dtype(f"{self._mark}u2"))
         return Records(block, start, sizes, kind.astype(np.uint32), misc.astype(np.uint16)), pos
 
-    def _walk_fast(self, view: memoryview) -> tuple[list[int], int, bool]:
+    def _walk_fast(self, view: memoryview) -> tuple[Longs, int, bool]:
         """Places of whole records, where to go on, and whether a size that is odd or none is the reason."""
         halves = view[: len(view) & ~1].cast("H")
         steps = self._steps
@@ -186,7 +185,7 @@ class RecordStream:
         unusual = at >= _STOP
         if found and (unusual or at > last + 3):
             at = found.pop()
-        return [2 * each - 6 for each in found], 2 * at - 6, unusual
+        return 2 * np.array(found, dtype=np.int64) - 6, 2 * at - 6, unusual
 
     def _walk_slowly(self, view: memoryview, pos: int, origin: int | None) -> tuple[list[int], int]:
         """The same for records of any size, and those with content behind them."""

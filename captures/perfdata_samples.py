@@ -217,8 +217,10 @@ def _numbered(values: list[T]) -> tuple[list[T], Longs]:
 
 def _ns(ts: np.ndarray[Any, Any]) -> Longs:
     """Times as int64; what does not fit is clipped."""
-    clipped: Longs = np.minimum(ts.astype(np.uint64), np.uint64(MAX_NS)).astype(np.int64)
-    return clipped
+    native = ts.astype(np.uint64, copy=False)
+    if len(native) and int(native.max()) > MAX_NS:
+        native = np.minimum(native, np.uint64(MAX_NS))
+    return native.view(np.int64)
 
 
 def _cpus(cpu: np.ndarray[Any, Any]) -> Cpus:
