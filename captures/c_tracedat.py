@@ -72,5 +72,6 @@ RB_MISSED_STORED: Final = 1 << 30
 # Limits for untrusted input: far above what real captures have.
 MAX_SECTION_BYTES: Final = 1 << 26
 MAX_CHUNK_BYTES: Final = 1 << 24
+CHUNK_COUNT_BYTES: Final = 4
 MAX_SUBBUF_BYTES: Final = 1 << 22
 MAX_CPUS: Final = 1 << 16

@@ -89,7 +89,9 @@ class PageStream:
         codec = self._container.codec
         assert codec is not None, "tracedat7 checks this"
         cursor = self._container.cursor(self.place.offset)
-        cursor.end = min(self.place.offset + self.place.size, len(self._container.data))
+        # trace-cmd 3.1 leaves the number of chunks out of the size, later ones do not; chunks tell their own.
+        end = self.place.offset + self.place.size + c.CHUNK_COUNT_BYTES
+        cursor.end = min(end, len(self._container.data))
         try:
             yield from chunks(cursor, codec, c.MAX_CHUNK_BYTES, f"the data of cpu {self.place.cpu}")
         except CaptureError as error:

@@ -30,6 +30,7 @@ NAMES = [
     "local_clock.dat",
     "lost_events.dat",
     "stacks.dat",
+    "trace_cmd_3.1.dat",
     "two_buffers.dat",
     "version6.dat.xz",
     "x86_tsc.dat",
@@ -44,6 +45,7 @@ PRINTED_AS_SYMBOL = {
     ("print", "ip"),
     ("function", "ip"),
     ("function", "parent_ip"),
+    ("page_fault_kernel", "ip"),
     ("ksm_rmap_walk", "rmap_one"),
 }
 

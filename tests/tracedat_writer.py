@@ -143,6 +143,7 @@ class TraceDat:
     version: int = 7
     compression: str = "none"
     chunk_bytes: int = 40960
+    sizes_count_chunks: bool = True  # trace-cmd 3.1: False
     ftrace: list[bytes] = field(default_factory=list)
     header_page: bytes | None = None
     header_event: bytes = HEADER_EVENT
@@ -283,7 +284,8 @@ class TraceDat:
             if is_packed and pages:
                 chunks = [pages[n : n + self.chunk_bytes] for n in range(0, len(pages), self.chunk_bytes)]
                 data = k.u(4, len(chunks)) + b"".join(map(self.chunk, chunks))
-            option += k.u(4, cpu) + k.u(8, len(out), len(data))
+            left_out = 4 if is_packed and pages and not self.sizes_count_chunks else 0
+            option += k.u(4, cpu) + k.u(8, len(out), len(data) - left_out)
             out += data
         out[at + 8 : at + 16] = k.u(8, len(out) - at - 16)
         return option

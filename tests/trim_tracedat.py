@@ -54,6 +54,7 @@ def trim(source: Path, target: Path) -> None:
         version=container.version,
         compression="none" if container.version == 6 else container.compression,
         ftrace=[text for system, text in container.event_texts if system == "ftrace"],
+        sizes_count_chunks=not (container.option_text(c.VERSION) or "").startswith("3.1."),
         kallsyms=b"".join(line for line in lines if line.endswith(KEPT_SYMBOLS)),
         cmdlines=capture._table(c.CMDLINES),
         options=[
