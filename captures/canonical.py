@@ -49,7 +49,7 @@ def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> di
     if unknown := asked - set(EVENT_TABLES):
         raise ValueError(f"not an event table: {', '.join(sorted(unknown))}")
     matches = [each for each in find_roles(capture) if each.role.table in asked]
-    calls = _syscall_names(capture) if "ev_syscall" in asked else {}
+    calls = syscall_names(capture) if "ev_syscall" in asked else {}
     raw = capture.decode([each.name for each in matches] + list(calls))
     parts: dict[str, list[pa.Table]] = {name: [] for name in EVENT_TABLES}
     for match in _one_for_each_role(matches, raw):
@@ -139,7 +139,8 @@ def _looked_up(pids: pa.ChunkedArray[Any], comms: dict[int, str]) -> Values:
     return pa.array([comms.get(pid) for pid in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
 
 
-def _syscall_names(capture: Capture) -> dict[str, EventFormat]:
+def syscall_names(capture: Capture) -> dict[str, EventFormat]:
+    """Formats of the events of system calls in ``roles.SYSCALLS`` that the capture knows, by name."""
     wanted = [f"syscalls:sys_{way}_{call}" for call in SYSCALLS for way in ("enter", "exit")]
     return {name: capture.formats[name] for name in wanted if name in capture.formats}
 

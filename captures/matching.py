@@ -53,17 +53,22 @@ def find_roles(capture: Capture) -> list[Match]:
         MissingEventsError: An event that occurs lacks a field that its role cannot do without, and no other
             event has that role.
     """
-    found = [
-        _matched(name, event, role)
-        for name, event in capture.formats.items()
-        if (role := _role_of(name, event)) is not None
-    ]
+    found = match_all(capture)
     complete = [each for each in found if not each.lacking]
     filled = {each.key for each in complete}
     for each in found:
         if each.lacking and each.key not in filled and each.name in capture.event_counts():
             raise _missing(capture, each)
     return complete
+
+
+def match_all(capture: Capture) -> list[Match]:
+    """As ``find_roles``, but with the events that lack a field that their role cannot do without."""
+    return [
+        _matched(name, event, role)
+        for name, event in capture.formats.items()
+        if (role := _role_of(name, event)) is not None
+    ]
 
 
 def _role_of(name: str, event: EventFormat) -> Role | None:

@@ -111,5 +111,5 @@ def _need_probes(capture: Capture) -> None:
             path=capture.path,
             expected=f"probes on {'; '.join(lacking)}",
             found=", ".join(sorted(capture.event_counts())[:8]) or "no events",
-            hint="record it again with these probes (README, Taking a capture)",
+            hint="`replay inspect CAPTURE` shows what to record",
         )

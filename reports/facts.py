@@ -124,7 +124,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         capture=tables["capture"].to_pylist()[0],
         rows=tables["summary"].to_pylist(),
         misses=_miss_causes(tables["miss"]),
-        notes=_notes(tables["quality"]),
+        notes=notes(tables["quality"]),
     )
 
 
@@ -149,7 +149,8 @@ def _miss_causes(miss: pa.Table) -> list[MissCause]:
     return [MissCause(strategy, cause, mappings) for strategy, cause, mappings in counted.iter_rows()]
 
 
-def _notes(quality: pa.Table) -> list[Note]:
+def notes(quality: pa.Table) -> list[Note]:
+    """Table ``quality`` with equal rows together, worst first."""
     frame = pl.DataFrame(quality).with_columns(alike=pl.col("effect").str.replace_all(r"\d+", "#"))
     grouped = frame.group_by("severity", "kind", "alike", maintain_order=True).agg(
         effect=pl.when(pl.col("effect").n_unique() == 1)
@@ -161,7 +162,7 @@ def _notes(quality: pa.Table) -> list[Note]:
         start_ns=pl.when(pl.col("start_ns").is_not_null().all()).then(pl.col("start_ns").min()),
         end_ns=pl.when(pl.col("end_ns").is_not_null().all()).then(pl.col("end_ns").max()),
     )
-    notes = [
+    rows = [
         Note(**{**row, "cpus": tuple(row["cpus"])}) for row in grouped.drop("alike").iter_rows(named=True)
     ]
-    return sorted(notes, key=lambda note: SEVERITIES.index(note.severity))
+    return sorted(rows, key=lambda note: SEVERITIES.index(note.severity))

@@ -33,17 +33,17 @@ def markdown_of(facts: Facts) -> str:
         "### rmap_walk_ksm() replayed from a capture",
         " ".join(markdown(sentence) for sentence in words.verdict(facts)),
         strategy_table(facts.rows),
-        _bullets(legend),
+        bullets(legend),
     ]
     if facts.misses:
         causes = [miss.sentence for miss in facts.misses]
-        blocks += ["What made the mappings be missed:", _bullets(_first(causes, "tables/miss.parquet"))]
+        blocks += ["What made the mappings be missed:", bullets(_first(causes, "tables/miss.parquet"))]
     if facts.notes:
         limits = [f"{note.severity}: {note.head}: {note.effect}" for note in facts.notes]
-        blocks += ["What limits the evidence:", _bullets(_first(limits, "tables/quality.parquet"))]
+        blocks += ["What limits the evidence:", bullets(_first(limits, "tables/quality.parquet"))]
     else:
         blocks.append("Nothing is known to limit the evidence.")
-    blocks.append(_table(("provenance", ""), words.provenance(facts), "--"))
+    blocks.append(table(("provenance", ""), words.provenance(facts), "--"))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -51,7 +51,7 @@ def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The strategy table as a Markdown table, one row a strategy."""
     header = ("strategy", *(name for _, name in COLUMNS), "evidence")
     body = [(row["strategy"], *(cell(row[column]) for column, _ in COLUMNS), row["evidence"]) for row in rows]
-    return _table(header, body, "-" + "r" * len(COLUMNS) + "-")
+    return table(header, body, "-" + "r" * len(COLUMNS) + "-")
 
 
 def _first(lines: Sequence[str], place: str) -> Sequence[str]:
@@ -61,11 +61,12 @@ def _first(lines: Sequence[str], place: str) -> Sequence[str]:
     return [*lines[:MAX_LISTED], f"{len(lines) - MAX_LISTED} more in {place}"]
 
 
-def _bullets(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> str:
+    """A list, its lines escaped."""
     return "\n".join(f"- {markdown(line)}" for line in lines)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
     """A table; ``align`` has one character a column, ``r`` for right."""
     lines = [_row(header), _row(["---:" if mark == "r" else "---" for mark in align], escape=False)]
     return "\n".join([*lines, *(_row(row) for row in rows)])

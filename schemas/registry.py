@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from schemas import events, events_ksm, fleet, ksm, mm, observed, provenance, walks
+from schemas import events, events_ksm, fleet, inspection, ksm, mm, observed, provenance, walks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,7 @@ TABLES: Final = _by_name(
     mm.TABLES,
     ksm.TABLES,
     provenance.TABLES,
+    inspection.TABLES,
     fleet.TABLES,
     events.TABLES,
     events_ksm.TABLES,
