@@ -133,10 +133,10 @@ def _vanished(asked: pl.DataFrame, trees: Trees) -> pl.Series:
 
 
 def _unlisted(asking: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings: Mappings) -> pl.DataFrame:
-    """Pages merged into a node whose rmap_item is gone, in the mm of the merge or its children's."""
+    """Pages merged into a node whose rmap_item is gone, or not appended yet, there and in forked mms."""
     past = (
-        asking.join(items.select("stable_node", "mm", "address", "anon_vma", "born"), on="stable_node")
-        .filter(pl.col("born") < pl.col("enter"))
+        asking.join(items.select("stable_node", "mm", "address", "anon_vma", "merged"), on="stable_node")
+        .filter(pl.col("merged") < pl.col("enter"))
         .select(*asking.columns, "mm", "address", "anon_vma")
         .drop_nulls(["mm", "address", "anon_vma"])
         .unique()

@@ -91,12 +91,23 @@ def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.D
 def exits(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.DataFrame:
     """Address spaces whose process has begun to exit: ``mm``, ``leaving`` (place). Sorted by place.
 
-    A child of vfork leaves its parent's address space alone.
+    A child of vfork leaves its parent's address space alone until it has one of its own by execve.
     """
+    tasks = events["ev_task"].sort("seq")
     flags = pl.col("clone_flags")
-    vforked = events["ev_task"].filter((flags & CLONE_VM != 0) & (flags & _CLONE_THREAD == 0))
-    calls = events["ev_syscall"].filter(~pl.col("is_exit") & (pl.col("name") == "exit_group"))
-    own = calls.join(vforked.select(pid="child_pid"), on="pid", how="anti")
+    vforked = (flags & CLONE_VM != 0) & (flags & _CLONE_THREAD == 0)
+    births = tasks.filter(pl.col("kind") == "newtask").select(
+        "seq", pid="child_pid", lent=pl.when(vforked).then("seq")
+    )
+    execs = tasks.filter(pl.col("kind") == "exec").select("seq", "pid", executed="seq")
+    own = (
+        events["ev_syscall"]
+        .filter(~pl.col("is_exit") & (pl.col("name") == "exit_group"))
+        .sort("seq")
+        .join_asof(births, on="seq", by="pid", check_sortedness=False)
+        .join_asof(execs, on="seq", by="pid", check_sortedness=False)
+        .filter(pl.col("lent").is_null() | (pl.col("executed") > pl.col("lent")))
+    )
     return mm_of(own, spaces).select("mm", leaving="seq").drop_nulls().sort("leaving")
 
 

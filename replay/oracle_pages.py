@@ -43,6 +43,16 @@ class Space:
         return self.first.born
 
 
+@dataclass(frozen=True)
+class Running:
+    """From ``seq`` on a task runs in ``mm``, or where its ``parent`` does; ``birth``: it is a new task."""
+
+    seq: int
+    mm: int | None = None
+    parent: int | None = None
+    birth: bool = False
+
+
 class Spaces:
     """Which task runs in which mm, and what is mapped there.
 
@@ -59,7 +69,7 @@ class Spaces:
         self.spaces: dict[int, list[Space]] = defaultdict(list)
         self.forks: list[tuple[int, int, int]] = []
         """``(born, mm, parent)``: dup_mmap()."""
-        self._runs: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._runs: dict[int, list[Running]] = defaultdict(list)
         self._merges: dict[tuple[int | None, int | None], list[tuple[int, int | None]]] = defaultdict(list)
         self._unmaps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._emptied: dict[int | None, list[int]] = defaultdict(list)
@@ -101,13 +111,19 @@ class Spaces:
 
     def running(self, pid: int, seq: int) -> int | None:
         """The mm in which the task runs, as its events up to ``seq`` tell."""
-        told = bisect_right(self._runs[pid], seq, key=lambda since: since[0])
-        return self._runs[pid][told - 1][1] if told else None
+        told = self._told(pid, seq)
+        last = self._runs[pid][told - 1] if told else Running(seq)
+        return last.mm if last.parent is None else self.mm_of(last.parent, last.seq)
+
+    def _told(self, pid: int, seq: int) -> int:
+        return bisect_right(self._runs[pid], seq, key=lambda since: since.seq)
 
     def mm_of(self, pid: int, seq: int) -> int | None:
-        """The same; before the first event that tells, what that one tells."""
-        runs = self._runs[pid]
-        return self.running(pid, seq) if not runs or runs[0][0] <= seq else runs[0][1]
+        """The same; while nothing is known of the task, what its first event that tells does."""
+        running, later = self.running(pid, seq), self._runs[pid][self._told(pid, seq) :]
+        if running is None and later and not later[0].birth:
+            return later[0].mm
+        return running
 
     def _run(self, events: list[tuple[str, Row]]) -> None:
         kinds = {row["kind"] for table, row in events if table == "ev_task"}
@@ -124,7 +140,8 @@ class Spaces:
         pid, mm, seq = row["pid"], row["mm"], row["seq"]
         space = self.space(mm, seq)
         if space is None or not space.relatives or space.first.row["pid"] != pid:
-            self._runs_in(pid, mm, seq)
+            if self.running(pid, seq) != mm:
+                self._runs[pid].append(Running(seq, mm))
         elif space.born == seq:
             copied[pid] = mm
             running = self.running(pid, seq)
@@ -134,23 +151,20 @@ class Spaces:
         """A new task runs in the copy that its parent made, or (CLONE_VM) where its parent runs."""
         flags, seq = row["clone_flags"], row["seq"]
         shares = copy is None if flags is None else bool(flags & CLONE_VM)
-        mm = self.running(row["pid"], seq) if shares else copy
-        if mm is not None:
-            self._runs_in(row["child_pid"], mm, seq)
-
-    def _runs_in(self, pid: int, mm: int, seq: int) -> None:
-        if self.running(pid, seq) != mm:
-            self._runs[pid].append((seq, mm))
+        new = Running(seq, parent=row["pid"], birth=True) if shares else Running(seq, copy, birth=True)
+        self._runs[row["child_pid"]].append(new)
 
     def _unmap(self, events: list[tuple[str, Row]]) -> None:
-        vforked = {
-            row["child_pid"]
-            for table, row in events
-            if table == "ev_task" and (row["clone_flags"] or 0) & (CLONE_VM | CLONE_THREAD) == CLONE_VM
-        }
+        vforked: set[int] = set()
         before: dict[int, Row] = {}
         for table, row in events:
-            if table == "ev_node_remove":
+            if table == "ev_task" and row["kind"] == "newtask":
+                vforked.discard(row["child_pid"])
+                if (row["clone_flags"] or 0) & (CLONE_VM | CLONE_THREAD) == CLONE_VM:
+                    vforked.add(row["child_pid"])
+            elif table == "ev_task" and row["kind"] == "exec":
+                vforked.discard(row["pid"])
+            elif table == "ev_node_remove":
                 self._emptied[row["stable_node"]].append(row["seq"])
             elif table == "ev_fault" and row["error_code"] & PF_WRITE:
                 page = row["address"] // PAGE_SIZE * PAGE_SIZE

@@ -269,6 +269,7 @@ class State:
                 row["anon_vma"],
                 born=previous.died if previous else BEFORE,
             )
+            item.merged_at = item.born
             self._add(item, row)
         item.die(row, gone=False)
         self._leaving[row["pid"]].append(item)

@@ -198,7 +198,11 @@ class Walks:
                     if interval.holds(address) and (interval.mm == item.mm) != bool(search_new_forks):
                         possible.setdefault(interval.mm, position)
             node = replay.walk.stable_node
-            believed = {mm: at for mm, at in possible.items() if self.spaces.mapped(mm, address, node, seq)}
+            believed = {
+                mm: at
+                for mm, at in possible.items()
+                if self.spaces.mapped(mm, address, node, seq) and not self.spaces.exiting(mm, seq)
+            }
             pool = list((believed if len(believed) >= needed[address] else possible).items())
             if nth < len(pool):
                 hit.mm, hit.loop = pool[nth]
@@ -270,7 +274,7 @@ class Walks:
         found: dict[Page, Tree] = {}
         if walk.stable_node is None:
             return found
-        past = [item for item in self.state.hlists[walk.stable_node] if item.born < walk.enter]
+        past = [item for item in self.state.hlists[walk.stable_node] if item.merged_at < walk.enter]
         for item in sorted(past, key=lambda item: item.anon_vma or 0):
             tree = self.tree(item)
             if tree is None or item.mm is None or item.address is None:

@@ -66,7 +66,8 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
         ev_task: Table ``ev_task``.
 
     Returns:
-        ``pid``, ``seq``, ``mm``: from that place on the task runs in that mm. Sorted by ``seq``.
+        ``pid``, ``seq``, ``mm``: from that place on the task runs in that mm; null: not known, it is a new
+        task of that pid. ``birth``: it is one. Sorted by ``seq``.
     """
     is_fork = pl.col("relative").is_not_null()
     forked = heads.filter(is_fork)
@@ -79,11 +80,12 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
         check_sortedness=False,
     )
     own = foreign.filter((pl.col("creator") != pl.col("pid")).fill_null(True)).select("pid", "seq", "mm")
-    own = own.sort("pid", maintain_order=True)
-    moved = (pl.col("pid") != pl.col("pid").shift(1)) | (pl.col("mm") != pl.col("mm").shift(1))
-    own = own.filter(moved.fill_null(True)).sort("seq")
     kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
     births = ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null()).sort("seq")
+    marks = births.select(pid="child_pid", seq="seq", mm=pl.lit(None, pl.UInt64))
+    told = pl.concat([own, marks]).sort("pid", "seq")
+    moved = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("pid", "mm"))
+    own = told.filter(moved & pl.col("mm").is_not_null()).with_columns(birth=pl.lit(False))
     born = (
         births.with_columns(previous=pl.col("seq").shift(1).over("pid").fill_null(-1))
         .join_asof(
@@ -96,14 +98,15 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
         .with_columns(copied=(pl.col("forked") > pl.col("previous")).fill_null(False))
     )
     shares = (pl.col("clone_flags") & CLONE_VM != 0).fill_null(~pl.col("copied"))
-    children = born.filter(~shares & pl.col("copied")).select(pid="child_pid", seq="seq", mm="child_mm")
+    copy = pl.when(pl.col("copied")).then("child_mm")
+    row = {"pid": pl.col("child_pid"), "seq": pl.col("seq"), "birth": pl.lit(True)}
+    children = born.filter(~shares).select(mm=copy, **row).select(own.columns)
     known = pl.concat([own, children]).sort("seq")
     threads = born.filter(shares).select("pid", "seq", "child_pid")
     told = known
     for _ in range(_THREAD_DEPTH):
-        joined = threads.join_asof(told, on="seq", by="pid", check_sortedness=False)
-        found = joined.filter(pl.col("mm").is_not_null()).select(pid="child_pid", seq="seq", mm="mm")
-        before, told = told, pl.concat([known, found]).sort("seq")
+        shared = mm_of(threads, told).select(mm="mm", **row).select(own.columns)
+        before, told = told, pl.concat([known, shared]).sort("seq")
         if told.equals(before):
             break
     return told
@@ -136,14 +139,15 @@ def parents(heads: pl.DataFrame, spaces: pl.DataFrame) -> pl.DataFrame:
 def mm_of(tasks: pl.DataFrame, spaces: pl.DataFrame) -> pl.DataFrame:
     """``tasks`` (with ``pid`` and ``seq``) and the column ``mm`` that the task ran in; null: not known.
 
-    A task that was there before the capture began runs, until its first event that tells, in the mm
-    that this event tells.
+    A task of which nothing is known runs, until its first event that tells, in the mm that this event
+    tells; but one pid after another may bear the same number.
     """
-    ordered = tasks.sort("seq")
-    first = spaces.group_by("pid").agg(earliest=pl.col("mm").sort_by("seq").first())
+    now = spaces.select("pid", "seq", now="mm")
+    first = spaces.select("pid", "seq", later=pl.when(~pl.col("birth")).then("mm"))
     return (
-        ordered.join_asof(spaces.rename({"mm": "now"}), on="seq", by="pid", check_sortedness=False)
-        .join(first, on="pid", how="left", maintain_order="left")
-        .with_columns(mm=pl.coalesce("now", "earliest"))
-        .drop("now", "earliest")
+        tasks.sort("seq")
+        .join_asof(now, on="seq", by="pid", check_sortedness=False)
+        .join_asof(first, on="seq", by="pid", strategy="forward", check_sortedness=False)
+        .with_columns(mm=pl.coalesce("now", "later"))
+        .drop("now", "later")
     )

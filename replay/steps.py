@@ -143,7 +143,8 @@ def hits(
         .unique(["hit", "vma_mm"], keep="first", maintain_order=True)
         .with_columns(at="seq")
     )
-    believed = mappings.mapped(met.select("address", "stable_node", "at", mm="vma_mm"))
+    asking = met.select("address", "stable_node", "at", mm="vma_mm")
+    believed = mappings.mapped(asking) & ~mappings.exiting(asking)
     needed = own.group_by("walk_id", "address").agg(pl.len().alias("needed"))
     met = (
         met.with_columns(believed=believed)
