@@ -22,12 +22,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from replay import __version__
 from replay.batch_job import RESULT, Outcome, to_json
 from replay.batch_memory import anonymous_bytes, oom_kills, peak_bytes
 from replay.batch_store import open_store
 from replay.batch_words import died, out_of_memory, timed_out
 from replay.batch_worker import READY
 from replay.urls import shown
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from replay.batch_job import Job
@@ -39,6 +41,9 @@ START: Final = "import sys; sys.path[:] = {path!r}; from replay.batch_worker imp
 
 START_SECONDS: Final = 120
 """Time for a process to import what it needs."""
+
+END_SECONDS: Final = 30
+"""Time for a process that has closed its socket to end; the kernel writes a core dump meanwhile."""
 
 WATCH_SECONDS: Final = 0.05
 """Time between two looks at the memory of a process."""
@@ -54,6 +59,7 @@ class Worker:
 
     Attributes:
         threads: Threads that polars has in it.
+        pid: Its id.
     """
 
     def __init__(self, threads: int) -> None:
@@ -77,13 +83,15 @@ class Worker:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the batch, which then ends the process
             )
+        self.pid = self._process.pid
         self._connection = Connection(ours.detach())
         ready = False
         with contextlib.suppress(EOFError, OSError):
             ready = self._connection.poll(START_SECONDS) and self._connection.recv() == READY
         if not ready:
+            words = self._end()
             self.close()
-            raise RuntimeError(f"a worker process cannot start: {self.last_words()}")
+            raise RuntimeError(f"a worker process cannot start: {words}")
 
     def run(self, job: Job) -> Outcome:
         """Do a job; the process may be gone afterwards."""
@@ -103,22 +111,23 @@ class Worker:
                         return message
                     identity = message
                     continue
-                peak = peak_bytes(self._process.pid)
+                peak = peak_bytes(self.pid)
                 words = self._over(job, started)
             self.close()
         except (EOFError, OSError):
+            said = self._end()
             self.close()
             if self._stopped:
                 return Outcome(shown(job.path), "skipped")
             killed = kills is not None and (oom_kills() or 0) > kills
-            words = died(self._process.returncode, self.last_words(), oom_killer=killed)
+            words = died(self._process.returncode, said, oom_killer=killed)
             peak = None
         return self._buried(job, identity, words, time.monotonic() - started, peak)
 
     @property
     def usable(self) -> bool:
         """Whether another capture may be given to it."""
-        kept = anonymous_bytes(self._process.pid) if self._process.poll() is None else None
+        kept = anonymous_bytes(self.pid) if self._process.poll() is None else None
         return kept is not None and kept <= TIRED_BYTES
 
     def kill(self) -> None:
@@ -131,9 +140,18 @@ class Worker:
         self._process.kill()
         self._process.wait()
         self._connection.close()
+        self._words.close()
 
-    def last_words(self) -> str:
-        """What the process said on stdout and stderr since it was given its job; at most 64 kB of it."""
+    def _end(self) -> str:
+        """Wait for a process that ends by itself.
+
+        Returns:
+            What it said on stdout and stderr since it was given its job; the last 64 kB of it.
+        """
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - (1 << 16)))
         return self._words.read().decode(errors="replace")
@@ -153,7 +171,7 @@ class Worker:
         if limits.seconds is not None and time.monotonic() - started >= limits.seconds:
             return timed_out(limits.seconds)
         if limits.memory_bytes is not None:
-            used = anonymous_bytes(self._process.pid)
+            used = anonymous_bytes(self.pid)
             if used is not None and used > limits.memory_bytes:
                 return out_of_memory(limits.memory_bytes)
         return None
@@ -251,5 +269,16 @@ atexit.register(WORKERS.stop)
 
 
 def run_isolated(job: Job) -> Outcome:
-    """Analyse one capture in another process of this machine."""
+    """Analyse one capture in another process of this machine.
+
+    Raises:
+        UsageError: This is another version of replay than the one that runs the batch.
+        RuntimeError: No such process can be started.
+    """
+    if job.version != __version__:
+        raise UsageError(
+            f"the batch is run by replay {job.version}, here is {__version__}",
+            where=f"worker on {socket.gethostname()}",
+            hint="install the same version everywhere",
+        )
     return WORKERS.run(job)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from replay import __version__, pipeline, provenance
+from replay import pipeline, provenance
 from replay.batch_job import HASH_DIGITS, RESULT, Job, Outcome, error_fields, from_json, to_json
 from replay.batch_memory import peak_bytes, reset_peak
 from replay.batch_store import open_store
 from replay.fleet_rows import fleet_rows
 from replay.urls import is_url, shown, url_to_fs
 from reports.writer import write_into
-from schemas.errors import CaptureError, InternalError, OutputError, ReplayError, UsageError
+from schemas.errors import CaptureError, InternalError, OutputError, ReplayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,16 +52,7 @@ def run(job: Job, tell: Callable[[Identity], None]) -> Outcome:
     Args:
         job: What to do.
         tell: Called as soon as the capture's bytes are known, before anything is done with them.
-
-    Raises:
-        UsageError: This is another version of replay than the one that runs the batch.
     """
-    if job.version != __version__:
-        raise UsageError(
-            f"the batch is run by replay {job.version}, this worker has {__version__}",
-            where="worker of the batch",
-            hint="install the same version everywhere",
-        )
     started = time.perf_counter()
     measured = reset_peak()
     name = shown(job.path)
