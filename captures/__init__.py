@@ -33,22 +33,28 @@ def open_capture(path: str | os.PathLike[str]) -> Capture:
         TruncatedError, CorruptError: The file cannot be read.
         CaptureError: The file cannot be opened.
     """
-    from captures.perfdata import is_perfdata
-    from captures.perfdata_capture import PerfCapture
     from captures.source import Source
-    from captures.text_capture import TextCapture
-    from captures.text_heads import is_text
     from captures.tracedat import is_tracedat
-    from captures.tracedat_capture import TraceDatCapture
 
+    # Only what the file needs is imported: polars alone, for text, costs as much as a small trace.dat.
     source = Source(path)
     try:
         head = bytes(source.data[:_SNIFF_BYTES])
         if is_tracedat(head):
+            from captures.tracedat_capture import TraceDatCapture
+
             return TraceDatCapture(source)
+        from captures.perfdata import is_perfdata
+
         if is_perfdata(head):
+            from captures.perfdata_capture import PerfCapture
+
             return PerfCapture(source)
+        from captures.text_heads import is_text
+
         if is_text(head):
+            from captures.text_capture import TextCapture
+
             return TextCapture(source)
         raise _unknown(source, head)
     except BaseException:

@@ -63,7 +63,9 @@ class TimeConversion:
             mult = np.uint64(self.mult)
             low = (ts & np.uint64(0xFFFFFFFF)) * mult >> np.uint64(self.shift)
             ts = ((ts >> np.uint64(32)) * mult << np.uint64(32 - self.shift)) + low
-        ns = np.minimum(ts, np.uint64(MAX_NS)).astype(np.int64)
+        ns = ts.view(np.int64)
+        if len(ns) and int(ns.min()) < 0:
+            ns = np.where(ns < 0, MAX_NS, ns)
         if not self.offset:
             return ns
         lowest, highest = max(-self.offset, 0), min(MAX_NS - self.offset, MAX_NS)

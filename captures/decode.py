@@ -1,74 +1,79 @@
-"""Records -> event columns: only the events that are asked for, with all their fields.
+"""Records -> event columns: only of the events that are asked for, and of them only the fields.
 
-``Decoder`` takes the pages of every CPU block by block. Of each record it keeps the time; of the records that
-were asked for it keeps the fixed part as raw bytes, and strings that lie elsewhere in the record.
+``Decoder`` takes records as they come, window after window or block after block. It takes the fields out at
+once, while the records are in the cache of the CPU, and keeps nothing else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from captures.columns import arrow_type, fixed_column, variable_column
 from captures.cursor import HINT_CORRUPT
+from captures.ringbuf import payload_sizes
 from schemas.errors import CorruptError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from captures.eventfmt import EventFormat, Field
-    from captures.ringbuf import Bytes, Longs, Records, Rows, Walker
+    from captures.ringbuf import Bytes, Longs
     from captures.spans import Spans
+    from captures.windows import Window
 
     Cpus: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
-    Shorts: TypeAlias = np.ndarray[Any, np.dtype[np.uint16]]
+    Values: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-MAX_EVENT_BYTES = 1 << 16
-MAX_IDS = (1 << 16) + 256
+COMMON: Final = ("seq", "ts_ns", "cpu", "pid")
+"""Columns that every event table begins with."""
+
+MAX_EVENT_BYTES: Final = 1 << 16
+MAX_IDS: Final = (1 << 16) + 256
 """Ids of events: ``common_type`` has 16 bits; above are those of ``perfdata_side``."""
 
 
 @dataclass
 class EventParts:
-    """What was kept of one event that was asked for, block by block.
+    """What was kept of one event that was asked for, part by part.
 
     Attributes:
         format: Its format.
-        fixed: Its fields in the fixed part of the record.
-        variable: Its fields that lie elsewhere.
+        pid: Its field ``common_pid``.
+        fixed: Its fields in the fixed part of the record, as far as they were asked for.
+        variable: Those that lie elsewhere, likewise.
         row_bytes: Bytes of the fixed part, from the start of the payload, that hold all fields.
-        rows: Raw fixed parts, one array a block. Shape (records,), type void of ``row_bytes``.
-        index: Place of each record among all records of the capture, stream after stream.
-        cpu: CPU of each record.
-        texts: Values of each variable field, one array a block.
+        index: Place of each record among all records of the capture, in the order in which they come.
+        values: Values of ``ts_ns``, ``cpu``, ``pid`` and each fixed field, one array a part.
+        texts: Values of each variable field, one array a part.
         short: Records that were too short for their format, and are left out.
         unreadable: Variable values that would lie outside their record, and are null.
     """
 
     format: EventFormat
+    pid: Field
     fixed: list[Field]
     variable: list[Field]
     row_bytes: int
-    rows: list[np.ndarray[Any, Any]] = field(default_factory=list)
     index: list[Longs] = field(default_factory=list)
-    cpu: list[Cpus] = field(default_factory=list)
+    values: dict[str, list[Values]] = field(default_factory=dict)
     texts: dict[str, list[pa.Array[Any]]] = field(default_factory=dict)
     short: int = 0
     unreadable: int = 0
 
     @classmethod
-    def of(cls, event: EventFormat) -> EventParts:
-        """Plan the decoding of one event.
+    def of(cls, event: EventFormat, fields: Collection[str] | None) -> EventParts:
+        """Plan the decoding of one event; ``fields``: its own fields that are asked for, None: all.
 
         Raises:
             CorruptError: The format puts a field where none can be.
         """
-        own = list(event.fields.values())
-        variable = [each for each in own if each.is_dynamic or each.is_tail]
-        fixed = [each for each in own if not each.is_tail and not each.is_dynamic and each.size]
-        placed = [event.common["common_pid"], *fixed, *variable]
-        row_bytes = max(each.offset + each.size for each in placed)
+        own = [each for each in event.fields.values() if each.size or each.is_tail]
+        pid = event.common["common_pid"]
+        row_bytes = max(each.offset + each.size for each in [pid, *own])
         if row_bytes > MAX_EVENT_BYTES:
             raise CorruptError(
                 f"the format of {event.system}:{event.name} cannot be right",
@@ -77,7 +82,19 @@ class EventParts:
                 found=f"{row_bytes} bytes",
                 hint=HINT_CORRUPT,
             )
-        return cls(event, fixed, variable, row_bytes, texts={each.name: [] for each in variable})
+        asked = [each for each in own if fields is None or each.name in fields]
+        variable = [each for each in asked if each.is_dynamic or each.is_tail]
+        fixed = [each for each in asked if not each.is_dynamic and not each.is_tail]
+        return cls(event, pid, fixed, variable, row_bytes)
+
+    def keep(self, name: str, values: Values) -> None:
+        """Keep the values of a column for the records of one part."""
+        self.values.setdefault(name, []).append(values)
+
+    def joined(self, name: str, dtype: np.dtype[Any]) -> Values:
+        """The values of a column for all records."""
+        values: Values = joined(self.values.get(name, []), dtype)
+        return values
 
 
 class Decoder:
@@ -87,46 +104,58 @@ class Decoder:
         events: What is kept of each event that was asked for, by id.
         counts: Records by id. Shape (MAX_IDS,).
         records: Records seen so far.
-        times: Time of every record in ns, one array a block, stream after stream.
+        times: Time of every record in ns that did not come in order of time, one array a part.
     """
 
     def __init__(
-        self, wanted: list[EventFormat], order: str, type_offset: int, spans: Spans | None = None
+        self,
+        wanted: Mapping[EventFormat, Collection[str] | None],
+        order: str,
+        type_offset: int,
+        spans: Spans | None = None,
     ) -> None:
-        """Decode ``wanted``; ``order`` is ``<`` or ``>``, ``type_offset`` the byte of ``common_type``.
+        """Nothing is seen yet.
 
-        ``spans``: takes the times of every record.
+        Args:
+            wanted: The events that are asked for, and of each its own fields; None: all of them.
+            order: Byte order, ``<`` or ``>``.
+            type_offset: Byte of the payload at which ``common_type`` is.
+            spans: Takes the times of every record.
         """
-        self.events = {each.id: EventParts.of(each) for each in wanted}
+        self.events = {each.id: EventParts.of(each, fields) for each, fields in wanted.items()}
         self.counts = np.zeros(MAX_IDS, dtype=np.int64)
         self.records = 0
         self.times: list[Longs] = []
         self._order = order
         self._type_offset = type_offset
         self._spans = spans
+        # Number of an event among those that were asked for, from 1, by id; 0: it was not.
+        self._parts = [each for number, each in self.events.items() if number < MAX_IDS]
+        small = np.uint8 if len(self._parts) < 256 else np.uint16
+        self._numbers = np.zeros(MAX_IDS, dtype=small)
+        self._numbers[[each.format.id for each in self._parts]] = np.arange(1, len(self._parts) + 1)
 
-    def add(self, walker: Walker, block: Bytes, records: Records, ts_ns: Longs, cpu: int) -> None:
-        """Take the records of one block.
-
-        Args:
-            walker: The walker that made ``records``.
-            block: The block.
-            records: Its data records.
-            ts_ns: Their times.
-            cpu: Their CPU.
-        """
-        words = walker.words(block)
-        header = words.take(records.word)
-        is_large = walker.type_len(header) == 0
-        payload = records.word + 1 + is_large
-        ids = block.view(f"{self._order}u2").take(payload * 2 + self._type_offset // 2)
-        for number, parts in self._present(ids, ts_ns):
-            chosen = np.flatnonzero(ids == number)
-            large = is_large[chosen]
-            size = 4 * walker.type_len(header[chosen]).astype(np.int64)
-            word = payload[chosen].astype(np.int64)
-            size[large] = words[word[large] - 1].astype(np.int64) - 4
-            self._take(parts, block, chosen, word * 4, size, cpu)
+    def add_window(self, window: Window) -> None:
+        """Take the records of a window that are due."""
+        words, records, due = window.words, window.records, window.due
+        type_word = words.take(records.payload + self._type_offset // 4)
+        is_upper = (self._type_offset % 4 == 2) != (self._order == ">")
+        ids = (type_word >> 16 if is_upper else type_word).astype(np.uint16)
+        if due is not None:
+            ids = ids.take(due)
+        else:
+            self.times.append(window.ts_ns)
+        self._count(ids)
+        if self._spans is not None:
+            self._spans.note(ids, window.ts_ns if due is None else window.ts_ns[due])
+        chosen, bounds = self._wanted(ids)
+        if len(chosen):
+            record = chosen if due is None else due.take(chosen)
+            payload = records.payload.take(record)
+            size = payload_sizes(words, payload, records.is_large.take(record))
+            cpu = window.cpu_of_page.take(records.page.take(record))
+            ts_ns = window.ts_ns.take(record)
+            self._take_all(bounds, words.view(np.uint8), chosen, payload * 4, size, ts_ns, cpu)
         self.records += len(ids)
 
     def add_payloads(
@@ -146,119 +175,152 @@ class Decoder:
         types = gather(block, start[untold] + self._type_offset, np.dtype(f"{self._order}u2"))
         ids = ids.copy()
         ids[untold] = types
-        for number, parts in self._present(ids, ts_ns):
-            chosen = np.flatnonzero(ids == number)
-            self._take(parts, block, chosen, start[chosen], size[chosen], cpu[chosen])
-        self.records += len(ids)
-
-    def _present(self, ids: Longs | Shorts, ts_ns: Longs) -> list[tuple[int, EventParts]]:
-        """Count the records of a block, keep their times, and name the wanted events among them."""
-        found = np.bincount(ids, minlength=MAX_IDS)
-        self.counts += found
+        self._count(ids)
         self.times.append(ts_ns)
         if self._spans is not None:
             self._spans.note(ids, ts_ns)
-        return [each for each in self.events.items() if each[0] < MAX_IDS and found[each[0]]]
+        chosen, bounds = self._wanted(ids)
+        if len(chosen):
+            self._take_all(bounds, block, chosen, start[chosen], size[chosen], ts_ns[chosen], cpu[chosen])
+        self.records += len(ids)
+
+    def _count(self, ids: Values) -> None:
+        self.counts += np.bincount(ids, minlength=MAX_IDS)
+
+    def _wanted(self, ids: Values) -> tuple[Longs, Longs]:
+        """The records of events that were asked for, event after event, and where each event begins."""
+        numbers = self._numbers.take(ids)
+        chosen = np.flatnonzero(numbers)
+        numbers = numbers.take(chosen)
+        bounds = np.cumsum(np.bincount(numbers, minlength=len(self._parts) + 1))
+        return chosen.take(np.argsort(numbers, kind="stable")), bounds
+
+    def _take_all(
+        self, bounds: Longs, block: Bytes, chosen: Longs, start: Longs, size: Longs, ts_ns: Longs, cpu: Cpus
+    ) -> None:
+        """Take records of several events, event after event, whose ends are ``bounds``."""
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            of = slice(int(bounds[number]), int(bounds[number + 1]))
+            self._take(self._parts[number], block, chosen[of], start[of], size[of], ts_ns[of], cpu[of])
 
     def _take(
-        self, parts: EventParts, block: Bytes, chosen: Longs, start: Longs, size: Longs, cpu: int | Cpus
+        self,
+        parts: EventParts,
+        block: Bytes,
+        chosen: Longs,
+        start: Longs,
+        size: Longs,
+        ts_ns: Longs,
+        cpu: Cpus,
     ) -> None:
-        """Keep the fixed part and the variable values of records of one event.
+        """Keep the fields of records of one event.
 
         Args:
             parts: Where to keep them.
             block: The block.
-            chosen: Place of each record in the block's records.
+            chosen: Place of each record among those of this call.
             start: Byte of the block at which the payload of each begins.
             size: Bytes of the payload of each.
-            cpu: The CPU of all, or of each.
+            ts_ns: The time of each.
+            cpu: The CPU of each.
         """
-        long_enough = size >= parts.row_bytes
-        if not long_enough.all():
-            parts.short += int((~long_enough).sum())
+        if int(size.min()) < parts.row_bytes:
+            long_enough = np.flatnonzero(size >= parts.row_bytes)
+            parts.short += len(size) - len(long_enough)
+            if not len(long_enough):
+                return
             chosen, start, size = chosen[long_enough], start[long_enough], size[long_enough]
-            cpu = cpu if isinstance(cpu, int) else cpu[long_enough]
-        if not len(chosen):
-            return
-        kept = gather(block, start, np.dtype((np.void, parts.row_bytes)))
-        parts.rows.append(kept)
+            ts_ns, cpu = ts_ns[long_enough], cpu[long_enough]
         parts.index.append(chosen + self.records)
-        parts.cpu.append(np.full(len(chosen), cpu, dtype=np.int32) if isinstance(cpu, int) else cpu)
+        parts.keep("ts_ns", ts_ns)
+        parts.keep("cpu", cpu)
+        rows = gather(block, start, np.dtype((np.void, parts.row_bytes)))
+        parts.keep("pid", field_values(rows, parts.pid))
+        for each in parts.fixed:
+            parts.keep(column_name(each.name), field_values(rows, each))
         for each in parts.variable:
-            at, length, valid = self._place(each, kept, start, size)
-            parts.unreadable += int((~valid).sum())
+            at, length, valid = self._place(each, rows, start, size)
+            parts.unreadable += len(valid) - int(np.count_nonzero(valid))
             column = variable_column(block, at, length, valid, is_string=each.is_string)
-            parts.texts[each.name].append(column)
+            parts.texts.setdefault(column_name(each.name), []).append(column)
 
     def _place(
-        self, each: Field, rows: np.ndarray[Any, Any], start: Longs, size: Longs
+        self, each: Field, rows: Values, start: Longs, size: Longs
     ) -> tuple[Longs, Longs, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Where the values of a variable field are in the block, their lengths, and whether they can be."""
         if each.is_tail:
             at = np.full(len(start), each.offset, dtype=np.int64)
             length = size - each.offset
         else:
-            location = field_bytes([rows], each).view(f"{self._order}u4")[:, 0].astype(np.int64)
+            location = field_values(rows, each).view(f"{self._order}u4").astype(np.int64)
             at = (location & 0xFFFF) + (each.offset + 4 if each.is_relative else 0)
             length = location >> 16
         return start + at, length, at + length <= size
 
-    def table(self, number: int, rank: Longs, ts_ns: Longs) -> pa.Table:
+    def table(self, number: int, rank: Longs | None = None) -> pa.Table:
         """The table of one event.
 
         Args:
             number: Its id.
-            rank: Place in the total order of every record.
-            ts_ns: Time of every record.
+            rank: Place in the total order of every record; None: that in which they came.
 
         Returns:
-            Columns seq, ts_ns, cpu, pid, then the event's own fields, in order of seq. An own field that has
-            the name of one of the first four gets ``_`` behind its name.
+            Columns seq, ts_ns, cpu, pid, then the event's own fields that were asked for, in order of seq.
+            An own field that has the name of one of the first four gets ``_`` behind its name.
         """
         parts = self.events[number]
-        index = _joined(parts.index, np.dtype(np.int64))
-        seq = rank[index]
-        order = None if bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
-        if order is not None:
-            seq, index = seq[order], index[order]
-        cpu = _joined(parts.cpu, np.dtype(np.int32))
-        pid = field_bytes(parts.rows, parts.format.common["common_pid"], order).view(f"{self._order}i4")[:, 0]
+        seq = joined(parts.index, np.dtype(np.int64))
+        if rank is not None:
+            seq = rank[seq]
+        order = None if rank is None or bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
+
+        def column(name: str, dtype: np.dtype[Any]) -> Values:
+            values = parts.joined(name, dtype)
+            return values if order is None else values[order]
+
+        pid = column("pid", element_type(parts.pid)).view(f"{self._order}i4").astype(np.int32)
         columns: dict[str, Any] = {
-            "seq": seq,
-            "ts_ns": ts_ns[index],
-            "cpu": cpu if order is None else cpu[order],
-            "pid": pid.astype(np.int32),
+            "seq": seq if order is None else seq[order],
+            "ts_ns": column("ts_ns", np.dtype(np.int64)),
+            "cpu": column("cpu", np.dtype(np.int32)),
+            "pid": pid,
         }
-        for name, each in parts.format.fields.items():
-            column = f"{name}_" if name in ("seq", "ts_ns", "cpu", "pid") else name
-            if name in parts.texts:
-                values = pa.chunked_array(parts.texts[name], arrow_type(each)).combine_chunks()
-                columns[column] = values if order is None else values.take(pa.array(order))
-            elif each.size:
-                columns[column] = fixed_column(field_bytes(parts.rows, each, order), each, self._order)
+        asked = {*parts.fixed, *parts.variable}
+        for each in (each for each in parts.format.fields.values() if each in asked):
+            name = column_name(each.name)
+            if each.is_dynamic or each.is_tail:
+                texts = pa.chunked_array(parts.texts.get(name, []), arrow_type(each)).combine_chunks()
+                columns[name] = texts if order is None else texts.take(pa.array(order))
+            else:
+                raw = column(name, element_type(each)).view(np.uint8).reshape(-1, each.size)
+                columns[name] = fixed_column(raw, each, self._order)
         return pa.table(columns)
 
 
-def field_bytes(blocks: list[np.ndarray[Any, Any]], each: Field, order: Longs | None = None) -> Rows:
-    """The bytes of one field of all rows of all blocks. Shape (rows, field.size), C order.
+def column_name(field: str) -> str:
+    """Name of the column of an event's own field."""
+    return f"{field}_" if field in COMMON else field
+
+
+def element_type(each: Field) -> np.dtype[Any]:
+    """Type whose elements are as large as a field."""
+    return np.dtype(f"u{each.size}" if each.size in (1, 2, 4, 8) else (np.void, each.size))
+
+
+def field_values(rows: Values, each: Field) -> Values:
+    """The bytes of one field of some rows, in ``element_type``.
 
     Args:
-        blocks: Raw fixed parts. Shape (records,), type void.
+        rows: Raw fixed parts. Shape (records,), type void.
         each: The field.
-        order: Order of the result; None: as in ``blocks``.
     """
-    element = np.dtype(f"u{each.size}" if each.size in (1, 2, 4, 8) else (np.void, each.size))
-    values = np.empty(sum(len(rows) for rows in blocks), dtype=element)
-    start = 0
-    for rows in blocks:
-        stride = rows.dtype.itemsize
-        values[start : start + len(rows)] = np.ndarray(
-            len(rows), dtype=element, buffer=rows.data, offset=each.offset, strides=(stride,)
-        )
-        start += len(rows)
-    if order is not None:
-        values = values[order]
-    return values.view(np.uint8).reshape(len(values), each.size)
+    return np.ndarray(
+        len(rows),
+        dtype=element_type(each),
+        buffer=rows.data,
+        offset=each.offset,
+        strides=(rows.dtype.itemsize,),
+    ).copy()
 
 
 def gather(block: Bytes, start: Longs, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
@@ -305,7 +367,8 @@ def type_offset(wanted: list[EventFormat], path: str) -> int:
     return min(places)[0]
 
 
-def _joined(parts: list[Any], dtype: np.dtype[Any]) -> Any:
+def joined(parts: list[Any], dtype: np.dtype[Any]) -> Any:
+    """Arrays one after the other."""
     if not parts:
         return np.empty(0, dtype=dtype)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -15,11 +15,12 @@ from captures.clock import NOT_NS
 from schemas import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from captures.eventfmt import EventFormat
-    from captures.ringbuf import Longs, Records, Times
+    from captures.ringbuf import Longs
     from captures.tracedat import Container
+    from captures.windows import Part, Window
 
 _STAT: Final = re.compile(r"^(CPU|overrun|commit overrun|dropped events):\s*(\d{1,18})\s*$", re.MULTILINE)
 _STAT_BUFFER: Final = re.compile(r"^Buffer:\s*(\S+)", re.MULTILINE)
@@ -50,7 +51,9 @@ class StreamFacts:
         bad_start_ns: Time of the first of them.
         bad_end_ns: Time of the last of them.
         backward: Events whose time is before that of their predecessor.
-        last_ns: Time of the last event so far; None: none yet.
+        first_ns: Time of the earliest event so far; None: none yet.
+        latest_ns: Time of the latest event so far; None: none yet.
+        last_ns: Time of the last event so far in the order of the file; None: none yet.
         damage: Why the data end early; None: they do not.
         is_truncated: Whether that is because the file ends.
     """
@@ -62,37 +65,38 @@ class StreamFacts:
     bad_start_ns: int | None = None
     bad_end_ns: int | None = None
     backward: int = 0
+    first_ns: int | None = None
+    latest_ns: int | None = None
     last_ns: int | None = None
     damage: str | None = None
     is_truncated: bool = False
 
-    def note(self, records: Records, ts_ns: Longs, convert: Callable[[Times], Longs]) -> None:
-        """Take the next block of the stream: its records and their times."""
-        pages = records.pages
-        marked = np.flatnonzero(pages.lost)
-        if len(marked):
-            first = np.searchsorted(records.page, marked)
-            page_ns = convert(pages.ts[marked])
-            for page, place, at, number in zip(
-                marked.tolist(),
-                first.tolist(),
-                page_ns.tolist(),
-                pages.lost_count[marked].tolist(),
-                strict=True,
-            ):
-                has_event = place < len(ts_ns) and int(records.page[place]) == page
-                before = int(ts_ns[place - 1]) if place else self.last_ns
-                after = int(ts_ns[place]) if has_event else at
-                self.gaps.append((before, after, None if number < 0 else number))
-        bad = np.flatnonzero(pages.is_bad)
+    def note(self, window: Window, part: Part) -> None:
+        """Take the next pages of the stream and their records."""
+        pages, first_record = window.pages, window.first_record
+        first, stop = int(first_record[part.first]), int(first_record[part.stop])
+        for page in (np.flatnonzero(pages.lost[part.first : part.stop]) + part.first).tolist():
+            place = int(first_record[page])
+            has_event = place < int(first_record[page + 1])
+            before = int(window.ts_ns[place - 1]) if place > first else self.last_ns
+            after = int(window.ts_ns[place]) if has_event else int(window.page_ns[page])
+            number = int(pages.lost_count[page])
+            self.gaps.append((before, after, None if number < 0 else number))
+        bad = np.flatnonzero(pages.is_bad[part.first : part.stop]) + part.first
         if len(bad):
-            bad_ns = convert(pages.ts[bad])
             self.bad_pages += len(bad)
-            self.bad_start_ns = int(bad_ns[0]) if self.bad_start_ns is None else self.bad_start_ns
-            self.bad_end_ns = int(bad_ns[-1])
-        if len(ts_ns):
-            self.backward += int((ts_ns[1:] < ts_ns[:-1]).sum())
+            if self.bad_start_ns is None:
+                self.bad_start_ns = int(window.page_ns[bad[0]])
+            self.bad_end_ns = int(window.page_ns[bad[-1]])
+        if first < stop:
+            ts_ns = window.ts_ns[first:stop]
             self.backward += self.last_ns is not None and int(ts_ns[0]) < self.last_ns
+            low, high = int(ts_ns[0]), int(ts_ns[-1])
+            if window.due is None:
+                self.backward += int((ts_ns[1:] < ts_ns[:-1]).sum())
+                low, high = int(ts_ns.min()), int(ts_ns.max())
+            self.first_ns = low if self.first_ns is None else min(self.first_ns, low)
+            self.latest_ns = high if self.latest_ns is None else max(self.latest_ns, high)
             self.last_ns = int(ts_ns[-1])
 
     @property

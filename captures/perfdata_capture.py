@@ -158,7 +158,7 @@ class PerfCapture:
             parts = decoder.events[each.id]
             if parts.short or parts.unreadable:
                 self._broken[name] = (parts.short, parts.unreadable)
-        return {name: decoder.table(each.id, rank, ts_ns) for name, each in zip(asked, wanted, strict=True)}
+        return {name: decoder.table(each.id, rank) for name, each in zip(asked, wanted, strict=True)}
 
     def quality(self) -> pa.Table:
         """Table ``quality``: lost events, damage, clock problems and what was not recorded."""
@@ -216,7 +216,9 @@ class PerfCapture:
         perf = self._perf
         always = [self._side_formats[name] for name in _ALWAYS]
         at = type_offset([each for each in wanted if each.id < FIRST_ID], self.path)
-        decoder = Decoder([*wanted, *always], "<" if perf.order == "little" else ">", at, spans)
+        decoder = Decoder(
+            dict.fromkeys([*wanted, *always]), "<" if perf.order == "little" else ">", at, spans
+        )
         reader, stream = SampleReader(perf), RecordStream(perf)
         parts: list[Cpus] = []
         first, last, seen = _NEVER, -1, np.empty(0, dtype=np.int32)
@@ -231,8 +233,7 @@ class PerfCapture:
         cpus = _joined(parts, np.dtype(np.int32))
         ts_ns = _joined(decoder.times, np.dtype(np.int64))
         decoder.times = [ts_ns]
-        in_file_order = np.arange(len(ts_ns))
-        side = {each: decoder.table(self._side_formats[each].id, in_file_order, ts_ns) for each in _ALWAYS}
+        side = {each: decoder.table(self._side_formats[each].id) for each in _ALWAYS}
         lost = (side["perf:lost"]["seq"].to_numpy(), side["perf:lost"]["lost"].to_numpy())
         lost_samples = side["perf:lost_samples"]["lost"].to_numpy()
         self._scan = Scan(

@@ -1,7 +1,7 @@
 """Ring buffer pages -> records, decoded in lockstep over many pages with numpy.
 
 A page is independent of the others: it has its own time stamp and its own size. So step k decodes record
-k of every page of a block at once; about as many steps as the fullest page has records replace a Python
+k of every page at once; about as many steps as the fullest page has records replace a Python
 loop over all records. Kernel: kernel/trace/ring_buffer.c, rb_iter_peek() and rb_update_iter_read_stamp();
 include/linux/ring_buffer.h, enum ring_buffer_type.
 
@@ -11,7 +11,7 @@ A page whose records contradict its size is given up from that record on and cou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -20,31 +20,35 @@ from captures import c_tracedat as c
 if TYPE_CHECKING:
     from captures.pagelayout import PageLayout
 
-    Words = np.ndarray[tuple[int], np.dtype[np.uint32]]
-    Kinds = np.ndarray[tuple[int], np.dtype[np.uint8]]
-    Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
-    Rows = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
-    Ints = np.ndarray[tuple[int], np.dtype[np.int32]]
-    Longs = np.ndarray[tuple[int], np.dtype[np.int64]]
-    Times = np.ndarray[tuple[int], np.dtype[np.uint64]]
-    Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
+    Words: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint32]]
+    Bytes: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint8]]
+    Rows: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
+    Longs: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
+    Times: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint64]]
+    Flags: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
+    PageNumbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint16]]
+
+MAX_PAGES: Final = 1 << 16
+"""Most pages that are walked at once: their numbers take 16 bits."""
 
 _TS_LOW: Final = np.uint64((1 << 59) - 1)
 _TS_TOP: Final = np.uint64(~((1 << 59) - 1) & (1 << 64) - 1)
 _TS_WRAP: Final = np.uint64(1 << 59)
 _DELTA_BITS: Final = np.uint64(c.TIME_DELTA_BITS)
-_MIN_RECORD_WORDS: Final = 2
-
-# Words of a whole record by type_len; 0: its length, or its meaning, is elsewhere.
-_LENGTH: Final = np.array([0, *range(2, 30), 0, 0, 0], dtype=np.int32)
+_DELTA_MASK: Final = np.uint32((1 << c.TIME_DELTA_BITS) - 1)
+_LEN_MASK: Final = np.uint32((1 << c.TYPE_LEN_BITS) - 1)
+_MIN_RECORD_BYTES: Final = 8
+_SHORTEST: Final = 1
+_LONGEST: Final = 28
 
 
 @dataclass(frozen=True)
 class Pages:
-    """The headers of the pages of one block. Arrays: one value a page.
+    """Pages by their headers. Arrays: one value a page.
 
     Attributes:
         ts: Time stamp of the page, in units of the clock.
+        begin: Word of the block at which the first record is.
         end: Word of the block behind the last record.
         lost: Whether events were lost before the page.
         lost_count: How many; -1: the number is not known.
@@ -52,172 +56,195 @@ class Pages:
     """
 
     ts: Times
-    end: Ints
+    begin: Longs
+    end: Longs
     lost: Flags
     lost_count: Longs
     is_bad: Flags
 
+    def of(self, chosen: Longs) -> Pages:
+        """Some of them, by their numbers."""
+        return Pages(
+            self.ts[chosen],
+            self.begin[chosen],
+            self.end[chosen],
+            self.lost[chosen],
+            self.lost_count[chosen],
+            self.is_bad[chosen],
+        )
+
 
 @dataclass(frozen=True)
 class Records:
-    """The data records of one block in order of page, then of place in the page. Arrays: one value a record.
-
-    The arrays are views of the walker's own memory: they hold until its next block.
+    """The data records of some pages in order of page, then of place in the page. Arrays: one value a record.
 
     Attributes:
-        pages: The headers of the pages.
-        page: Page of the record, from 0 in the block.
-        word: Word of the block at which the record's header is.
+        page: Page of the record, from 0.
+        payload: Word of the block at which the record's payload begins.
+        is_large: Whether the word before the payload is the payload's length, not the record's header.
         ts: Time, in units of the clock.
     """
 
-    pages: Pages
-    page: np.ndarray[tuple[int], np.dtype[np.uint16]]
-    word: Ints
+    page: PageNumbers
+    payload: Longs
+    is_large: Flags
     ts: Times
 
 
 class Walker:
-    """Decodes blocks of pages of one size; keeps its working memory from block to block.
+    """Decodes pages; keeps its working memory from one call to the next.
+
+    A *block* is the memory that the pages are in, wherever in it, seen as words of 4 bytes.
 
     Attributes:
         layout: Layout of a page.
-        page_bytes: Size of a page of this buffer.
-        block_pages: Most pages of one block.
     """
 
-    def __init__(self, layout: PageLayout, page_bytes: int, block_pages: int) -> None:
-        """Reserve memory for the records of one block (untouched until it is needed)."""
-        if not 0 < block_pages <= 1 << 16:
-            raise ValueError("a block has 1..65536 pages")
+    def __init__(self, layout: PageLayout) -> None:
+        """Nothing is reserved before ``walk``."""
         self.layout = layout
-        self.page_bytes = page_bytes
-        self.block_pages = block_pages
-        capacity = block_pages * (page_bytes // 4 // _MIN_RECORD_WORDS)
-        self._page = np.empty(capacity, dtype=np.uint16)
-        self._word = np.empty(capacity, dtype=np.int32)
-        self._ts = np.empty(capacity, dtype=np.uint64)
         self._is_big = layout.order == "big"
+        self._reserve(0)
+
+    def _reserve(self, capacity: int) -> None:
+        """Make room for that many records; memory is untouched until it is needed."""
+        self._page = np.empty(capacity, dtype=np.uint16)
+        self._payload = np.empty(capacity, dtype=np.int64)
+        self._ts = np.empty(capacity, dtype=np.uint64)
+        self._large = np.empty(capacity, dtype=np.bool_)
 
     def words(self, block: Bytes) -> Words:
-        """The block as words of the traced machine."""
-        return block.view(">u4" if self._is_big else "<u4")
+        """The block as words of the traced machine; bytes behind its last whole word are left out."""
+        return block[: len(block) // 4 * 4].view(">u4" if self._is_big else "<u4")
 
-    def headers(self, words: Words) -> Pages:
+    def headers(self, words: Words, start: Longs, page_bytes: Longs) -> Pages:
         """Read the header of each page.
 
         Args:
-            words: Whole pages. Shape (pages * page_bytes / 4,).
+            words: The block.
+            start: Word of the block at which the page begins. Shape (pages,).
+            page_bytes: Size of each page, all of it in the block. Shape (pages,).
         """
-        order = ">" if self._is_big else "<"
-        grid = words.reshape(-1, self.page_bytes // 4)
-        data_word = self.layout.data_offset // 4
-        ts = np.ascontiguousarray(grid[:, :2]).view(f"{order}u8")[:, 0].astype(np.uint64)
+        high, low = (0, 1) if self._is_big else (1, 0)
+        ts = self._long(words, start, high, low)
         # Only the low 32 bits of a 64-bit commit word count: the kernel adds a negative int to it.
         commit_word = self.layout.commit_offset // 4 + (self.layout.commit_bytes // 4 - 1) * self._is_big
-        commit = grid[:, commit_word].astype(np.uint32)
+        commit = words.take(start + commit_word).astype(np.uint32)
         size = (commit & np.uint32(c.COMMIT_SIZE_MASK)).astype(np.int64)
-        is_bad = (size > self.page_bytes - self.layout.data_offset) | (size % 4 != 0)
+        is_bad = (size > page_bytes - self.layout.data_offset) | (size % 4 != 0)
         size[is_bad] = 0
-        pages = np.arange(len(grid), dtype=np.int64)
-        end = pages * grid.shape[1] + data_word + size // 4
+        begin = start + self.layout.data_offset // 4
+        end = begin + size // 4
         lost = (commit & np.uint32(c.RB_MISSED_EVENTS)) != 0
-        long_words = self.layout.commit_bytes // 4
-        room = (pages + 1) * grid.shape[1] - end >= long_words
-        stored = np.flatnonzero(lost & room & ~is_bad & ((commit & np.uint32(c.RB_MISSED_STORED)) != 0))
         count = np.where(lost, np.int64(-1), np.int64(0))
-        places = end[stored, None] + np.arange(long_words)
-        value = np.ascontiguousarray(words[places]).view(f"{order}i{4 * long_words}")[:, 0].astype(np.int64)
-        count[stored] = np.where(value > 0, value, -1)
-        return Pages(ts, end.astype(np.int32), lost, count, is_bad)
+        if lost.any():
+            long_words = self.layout.commit_bytes // 4
+            room = start + page_bytes // 4 - end >= long_words
+            stored = np.flatnonzero(lost & room & ~is_bad & ((commit & np.uint32(c.RB_MISSED_STORED)) != 0))
+            if long_words == 2:
+                value = self._long(words, end[stored], high, low).view(np.int64)
+            else:
+                value = words.take(end[stored]).astype(np.uint32).view(np.int32).astype(np.int64)
+            count[stored] = np.where(value > 0, value, -1)
+        return Pages(ts, begin, end, lost, count, is_bad)
 
-    def walk(self, block: Bytes) -> Records:
-        """Decode all records of a block.
+    def _long(self, words: Words, at: Longs, high: int, low: int) -> Times:
+        """The 8 bytes at each of some words."""
+        upper = words.take(at + high).astype(np.uint64) << np.uint64(32)
+        return upper | words.take(at + low).astype(np.uint64)
+
+    def walk(self, words: Words, pages: Pages) -> Records:
+        """Decode all records of some pages.
 
         Args:
-            block: Whole pages, at most ``block_pages``. Shape (pages * page_bytes,), first byte aligned to 4.
+            words: The block.
+            pages: At most ``MAX_PAGES`` of its pages; where ``is_bad`` is set here, the page was given up.
         """
-        words = self.words(block)
-        pages = self.headers(words)
+        capacity = int((pages.end - pages.begin).sum()) * 4 // _MIN_RECORD_BYTES + len(pages.ts)
+        if capacity > len(self._page):
+            self._reserve(capacity)
         filled = self._lockstep(words, pages)
         # Steps come page by page within a step; a stable sort by page gives page order. 16 bits: radix sort.
         order = np.argsort(self._page[:filled], kind="stable")
         return Records(
-            pages,
-            self._page[:filled][order],
-            self._word[:filled][order],
-            self._ts[:filled][order],
+            self._page[:filled].take(order),
+            self._payload[:filled].take(order),
+            self._large[:filled].take(order),
+            self._ts[:filled].take(order),
         )
 
     def _lockstep(self, words: Words, pages: Pages) -> int:
         """Fill the working memory step by step; return the number of records."""
-        stride = self.page_bytes // 4
-        first = np.arange(len(pages.ts), dtype=np.int32) * stride + self.layout.data_offset // 4
-        page = np.flatnonzero(first < pages.end).astype(np.uint16)
-        at, end, ts = first[page], pages.end[page], pages.ts[page]
+        page = np.flatnonzero(pages.begin < pages.end).astype(np.uint16)
+        at, end, ts = pages.begin[page], pages.end[page], pages.ts[page]
         filled = 0
         while len(page):
-            header = words.take(at)
-            kind, delta = self._split(header)
-            length = _LENGTH.take(kind)
-            before = ts
-            ts = ts + delta
-            is_data = None
-            if not length.all():
-                is_data = self._special(words, at, end, kind, delta, before, ts, length)
-            following = at + length
-            # A record that runs over the end, and one of no length (see _special), spoil the page.
-            bad = (following > end) | (length <= 0)
-            if bad.any():
+            kind, delta = self._split(words.take(at))
+            before, ts = ts, ts + delta
+            payload = at + 1
+            following = payload + kind
+            is_data = is_large = None
+            if self._has_special(kind):
+                is_large = kind == 0
+                is_data = self._special(words, at, end, kind, delta, before, ts, following)
+                payload += is_large
+            left = end - following
+            ended = left.min() <= 0
+            if ended and left.min() < 0:
+                # A record that runs over the end, and one of no length (see _special), spoil the page.
+                bad = left < 0
                 pages.is_bad[page[bad]] = True
-                following[bad] = end[bad]
+                left[bad] = 0
                 is_data = ~bad if is_data is None else is_data & ~bad
-            filled = self._keep(filled, page, at, ts, is_data)
-            going = following < end
-            if going.all():
-                at = following
-            else:
+            filled = self._keep(filled, page, payload, is_large, ts, is_data)
+            if ended:
+                going = np.flatnonzero(left)
                 at, end, ts, page = following[going], end[going], ts[going], page[going]
+            else:
+                at = following
         return filled
 
-    def type_len(self, header: Words) -> Kinds:
-        """type_len of record headers; 0: the record's length is in the next word."""
-        kind = header >> c.TIME_DELTA_BITS if self._is_big else header & ((1 << c.TYPE_LEN_BITS) - 1)
-        return kind.astype(np.uint8)
-
-    def _split(self, header: Words) -> tuple[Kinds, Times]:
+    def _split(self, header: Words) -> tuple[Words, Words]:
         """type_len and time_delta of record headers."""
-        delta = header & ((1 << c.TIME_DELTA_BITS) - 1) if self._is_big else header >> c.TYPE_LEN_BITS
-        return self.type_len(header), delta.astype(np.uint64)
+        if self._is_big:
+            header = header.astype(np.uint32)
+            return header >> np.uint32(c.TIME_DELTA_BITS), header & _DELTA_MASK
+        return header & _LEN_MASK, header >> np.uint32(c.TYPE_LEN_BITS)
+
+    @staticmethod
+    def _has_special(kind: Words) -> bool:
+        """Whether there are records whose length is not ``type_len``."""
+        return bool(((kind - np.uint32(_SHORTEST)) >= _LONGEST).any())
 
     def _special(
         self,
         words: Words,
-        at: Ints,
-        end: Ints,
-        kind: Kinds,
-        delta: Times,
+        at: Longs,
+        end: Longs,
+        kind: Words,
+        delta: Words,
         before: Times,
         ts: Times,
-        length: Ints,
+        following: Longs,
     ) -> Flags:
-        """Set ``length`` and ``ts`` of records whose length is not in ``type_len``; return which hold data.
+        """Set ``following`` and ``ts`` of records whose length is not in ``type_len``.
 
-        ``length`` stays 0 where the record cannot be right.
+        Returns which records hold data; ``following`` is behind ``end`` where the record cannot be right.
         """
-        some = np.flatnonzero(length == 0)
-        kind_s, delta_s, at_s, end_s = kind[some], delta[some], at[some], end[some]
+        some = np.flatnonzero((kind - np.uint32(_SHORTEST)) >= _LONGEST)
+        kind_s, delta_s, at_s, end_s = kind[some], delta[some].astype(np.uint64), at[some], end[some]
         is_data = np.ones(len(at), dtype=np.bool_)
         is_data[some] = kind_s == 0
         empty_rest = (kind_s == c.TYPE_PADDING) & (delta_s == 0)
         has_next = at_s + 1 < end_s
-        following = words.take(np.where(has_next, at_s + 1, at_s)).astype(np.int64)
+        number = words.take(np.where(has_next, at_s + 1, at_s)).astype(np.int64)
         # Large and discarded records: the next word is the length in bytes of what follows the header.
-        sized = np.where(following < 4, 0, 1 + np.minimum(following + 3, 1 << 28) // 4)
-        new_length = np.where(has_next, np.where(kind_s >= c.TYPE_TIME_EXTEND, 2, sized), 0)
-        length[some] = np.where(empty_rest, end_s - at_s, new_length)
+        is_right = has_next & ((kind_s >= c.TYPE_TIME_EXTEND) | (number >= 4))
+        length = np.where(kind_s >= c.TYPE_TIME_EXTEND, 2, 1 + (number + 3) // 4)
+        length = np.where(is_right, length, end_s + 1 - at_s)
+        following[some] = np.where(empty_rest, end_s, at_s + length)
 
-        upper = following.astype(np.uint64) << _DELTA_BITS
+        upper = number.astype(np.uint64) << _DELTA_BITS
         extend = kind_s == c.TYPE_TIME_EXTEND
         ts[some[extend]] += upper[extend]
         # rb_fix_abs_ts(): the top 5 bits come from the running time; smaller than that means they moved on.
@@ -234,16 +261,38 @@ class Walker:
     def _keep(
         self,
         filled: int,
-        page: np.ndarray[tuple[int], np.dtype[np.uint16]],
-        at: Ints,
+        page: PageNumbers,
+        payload: Longs,
+        is_large: Flags | None,
         ts: Times,
         is_data: Flags | None,
     ) -> int:
         """Note the data records of one step; return how many are noted now."""
+        large: Any = False if is_large is None else is_large
         if is_data is not None:
-            page, at, ts = page[is_data], at[is_data], ts[is_data]
+            page, payload, ts = page[is_data], payload[is_data], ts[is_data]
+            large = large if is_large is None else is_large[is_data]
         stop = filled + len(page)
         self._page[filled:stop] = page
-        self._word[filled:stop] = at
+        self._payload[filled:stop] = payload
+        self._large[filled:stop] = large
         self._ts[filled:stop] = ts
         return stop
+
+
+def payload_sizes(words: Words, payload: Longs, is_large: Flags) -> Longs:
+    """Bytes of the payload of records.
+
+    Args:
+        words: The block.
+        payload: As in ``Records``.
+        is_large: As in ``Records``.
+    """
+    before = words.take(payload - 1)
+    if words.dtype == np.dtype(">u4"):
+        size = (before >> c.TIME_DELTA_BITS).astype(np.int64) * 4
+    else:
+        size = (before & _LEN_MASK).astype(np.int64) * 4
+    if is_large.any():
+        size[is_large] = before[is_large].astype(np.int64) - 4
+    return size

@@ -74,6 +74,13 @@ class Source:
         with Path(self.path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def forget(self, start: int, stop: int) -> None:
+        """Let the memory of some bytes go; they are read from the file again if they are used again."""
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = stop // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if size > 0 and isinstance(self.data.obj, mmap.mmap):
+            self.data.obj.madvise(mmap.MADV_DONTNEED, first, size)
+
     def close(self) -> None:
         """Let go of the bytes. The map goes when nothing refers to them any more."""
         self.data = memoryview(b"")

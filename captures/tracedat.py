@@ -100,8 +100,8 @@ class Container:
 
 
 def is_tracedat(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` (16 bytes) says that it is a trace.dat."""
-    return head.startswith(c.MAGIC)
+    """Whether a file that begins with ``head`` says that it is a trace.dat; no text begins like that."""
+    return head.startswith(c.MAGIC[:3])
 
 
 def read_container(data: memoryview, path: str) -> Container:

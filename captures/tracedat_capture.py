@@ -11,26 +11,24 @@ import numpy as np
 from captures import c_tracedat as c
 from captures import losses
 from captures.clock import TimeConversion
-from captures.decode import MAX_IDS, Decoder, type_offset
+from captures.decode import MAX_IDS, Decoder, joined, type_offset
 from captures.eventfmt import find_formats, parse_formats
 from captures.info import CaptureInfo
-from captures.ringbuf import Walker
 from captures.spans import Spans
 from captures.stream import PageStream
 from captures.tracedat import read_container
 from captures.tracedat7 import open_table
+from captures.windows import OutOfOrder, WindowReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
     from captures.eventfmt import EventFormat
     from captures.ringbuf import Longs
     from captures.source import Source
-
-BLOCK_BYTES = 1 << 25
-"""Bytes of pages that are decoded at once (32 MiB: 8192 pages of 4 KiB)."""
+    from captures.windows import Window
 
 
 @dataclass(frozen=True)
@@ -107,21 +105,25 @@ class TraceDatCapture:
     def event_spans(self) -> dict[str, tuple[int, int]]:
         """First and last time of each event that occurs. See ``captures.info.Capture.event_spans``."""
         spans = Spans(MAX_IDS)
-        self._read([], spans)
+        self._read({}, spans)
         return spans.by_name(self.formats)
 
-    def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
+    def decode(
+        self, names: Iterable[str], fields: Mapping[str, Collection[str]] | None = None
+    ) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""
         asked = list(dict.fromkeys(names))
         wanted = find_formats(self.formats, asked, self.path, "trace-cmd record -e SYSTEM:NAME")
-        decoder = self._read(wanted)
-        ts_ns = np.concatenate(decoder.times) if decoder.times else np.empty(0, dtype=np.int64)
-        rank = _ranks(ts_ns)
+        decoder, rank = self._read(
+            {each: fields and fields.get(name) for name, each in zip(asked, wanted, strict=True)}
+        )
+        tables = {}
         for name, each in zip(asked, wanted, strict=True):
-            parts = decoder.events[each.id]
+            tables[name] = decoder.table(each.id, rank)
+            parts = decoder.events.pop(each.id)
             if parts.short or parts.unreadable:
                 self._broken[name] = (parts.short, parts.unreadable)
-        return {name: decoder.table(each.id, rank, ts_ns) for name, each in zip(asked, wanted, strict=True)}
+        return tables
 
     def quality(self) -> pa.Table:
         """Table ``quality``: lost events, damage and clock problems."""
@@ -189,36 +191,51 @@ class TraceDatCapture:
 
     def _scanned(self) -> Scan:
         if self._scan is None:
-            self._read([])
+            self._read({})
         assert self._scan is not None, "_read sets it"
         return self._scan
 
-    def _read(self, wanted: list[EventFormat], spans: Spans | None = None) -> Decoder:
-        """One pass over all records, CPU after CPU, of the buffers one after the other."""
+    def _read(
+        self, wanted: Mapping[EventFormat, Collection[str] | None], spans: Spans | None = None
+    ) -> tuple[Decoder, Longs | None]:
+        """One pass over all records, or two where times go back.
+
+        Args:
+            wanted: Events to decode, and the fields of each (None: all).
+            spans: Takes the times of every record.
+
+        Returns:
+            What was decoded, and the place of each record in the total order; None: they came in order.
+        """
+        try:
+            return self._pass(wanted, spans, WindowReader.in_order), None
+        except OutOfOrder:
+            decoder = self._pass(wanted, spans, WindowReader.in_file_order)
+            return decoder, _ranks(joined(decoder.times, np.dtype(np.int64)))
+
+    def _pass(
+        self,
+        wanted: Mapping[EventFormat, Collection[str] | None],
+        spans: Spans | None,
+        windows: Callable[[WindowReader], Iterator[Window]],
+    ) -> Decoder:
+        """One pass over all records."""
         order = "<" if self._container.order == "little" else ">"
-        decoder = Decoder(wanted, order, type_offset(wanted, self.path), spans)
-        facts: list[losses.StreamFacts] = []
-        walkers: dict[int, Walker] = {}
-        for stream in self._streams():
-            page_bytes = stream.buffer.page_bytes
-            if page_bytes not in walkers:
-                block_pages = max(min(BLOCK_BYTES // page_bytes, 1 << 16), 1)
-                walkers[page_bytes] = Walker(self._container.layout, page_bytes, block_pages)
-            walker = walkers[page_bytes]
-            seen = losses.StreamFacts(stream.buffer.name, stream.place.cpu)
-            for block in stream.blocks(walker.block_pages):
-                records = walker.walk(block)
-                ts_ns = self._convert(records.ts)
-                seen.note(records, ts_ns, self._convert)
-                decoder.add(walker, block, records, ts_ns, stream.place.cpu)
+        decoder = Decoder(wanted, order, type_offset(list(wanted), self.path), spans)
+        streams = self._streams()
+        facts = [losses.StreamFacts(each.buffer.name, each.place.cpu) for each in streams]
+        reader = WindowReader(self._source, self._container.layout, streams, self._convert)
+        for window in windows(reader):
+            decoder.add_window(window)
+            for part in window.parts:
+                facts[part.stream].note(window, part)
+        for stream, seen in zip(streams, facts, strict=True):
             seen.damage, seen.is_truncated = stream.damage, stream.is_truncated
-            facts.append(seen)
-        times = [each for each in decoder.times if len(each)]
         self._scan = Scan(
             counts=decoder.counts,
             events=decoder.records,
-            first_ts_ns=min((int(each.min()) for each in times), default=None),
-            last_ts_ns=max((int(each.max()) for each in times), default=None),
+            first_ts_ns=min((each.first_ns for each in facts if each.first_ns is not None), default=None),
+            last_ts_ns=max((each.latest_ns for each in facts if each.latest_ns is not None), default=None),
             streams=tuple(facts),
         )
         return decoder

@@ -183,9 +183,8 @@ def test_any_bytes_behind_the_magic(
     ("content", "found"),
     [
         (b"", "an empty file"),
-        (b"# tracer: nop\n#\n# entries-in-buffer", "text"),
+        (b"some words\nand more\n", "no line with a task"),
         (b"\x7fELF\x02\x01\x01" + bytes(60), "bytes 7f 45"),
-        (b"\x17\x08\x44tracin", "bytes 17 08"),
     ],
 )
 def test_files_that_are_no_capture(tmp_path: Path, content: bytes, found: str) -> None:
@@ -198,6 +197,13 @@ def test_files_that_are_no_capture(tmp_path: Path, content: bytes, found: str) -
     assert caught.value.offset == 0
     assert found in str(caught.value.found)
     assert caught.value.hint
+
+
+def test_less_than_the_magic(tmp_path: Path) -> None:
+    path = tmp_path / "t.dat"
+    path.write_bytes(b"\x17\x08\x44tracin")
+    with pytest.raises(TruncatedError, match="magic number"):
+        open_capture(path)
 
 
 def test_no_file_a_directory_a_pipe(tmp_path: Path) -> None:

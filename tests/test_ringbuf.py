@@ -248,13 +248,13 @@ def test_pages_larger_than_64_kib(tmp_path: Path) -> None:
 
 
 def test_blocks_of_pages_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from captures import tracedat_capture
+    from captures import windows
 
     k = LITTLE
     pages = [k.page(100 * p, [k.data(1, event(k, 10 * p + n)) for n in range(5)]) for p in range(11)]
     path = write(tmp_path / "t.dat", {0: pages, 1: pages[3:]}, compression="zstd")
     whole = read(path)
-    monkeypatch.setattr(tracedat_capture, "BLOCK_BYTES", 3 * 4096)
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 3 * 4096)
     assert read(path) == whole
     assert len(whole) == 95
 

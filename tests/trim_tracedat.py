@@ -12,6 +12,8 @@ import lzma
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from captures import c_tracedat as c
 from captures.source import Source
 from captures.stream import PageStream
@@ -29,18 +31,21 @@ KEPT_SYMBOLS = (
 KEPT_OPTIONS = (c.CPUSTAT, c.TRACECLOCK, c.UNAME, c.CPUCOUNT, c.VERSION, c.TSC2NSEC, c.OFFSET, c.DATE)
 
 
+def all_pages(stream: PageStream) -> bytes:
+    """The pages of one CPU, unpacked."""
+    count, _ = stream.look(sys.maxsize)
+    pages = np.empty(count * stream.page_bytes, dtype=np.uint8)
+    stream.copy(pages)
+    return pages.tobytes()
+
+
 def trim(source: Path, target: Path) -> None:
     capture = TraceDatCapture(Source(source))
     container = capture._container
     lines = capture._kallsyms.splitlines(keepends=True)
     buffers = [
         Buffer(
-            cpus={
-                place.cpu: b"".join(
-                    block.tobytes() for block in PageStream(container, buffer, place).blocks(64)
-                )
-                for place in buffer.cpus
-            },
+            cpus={place.cpu: all_pages(PageStream(container, buffer, place)) for place in buffer.cpus},
             name=buffer.name,
             clock=buffer.clock or "",
             page_bytes=buffer.page_bytes,
