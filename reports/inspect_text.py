@@ -92,7 +92,7 @@ def _recording(recording: words.Recording, is_guess: bool) -> str:
     which = f" on {recording.applies_to}" if is_guess else f" (for {recording.applies_to})"
     lines = [f"To record what is lacking{which}:"]
     for each in recording.commands:
-        lines += [f"  # {each.does}", _command(each.command)]
+        lines += [_wrap(f"  # {each.does}", "  # "), _command(each.command)]
     return _lines(lines)
 
 

@@ -23,12 +23,14 @@ class Losses:
 
     Attributes:
         cpu: The CPU; None: not one CPU's.
-        count: How many; None: at least one of the ranges does not know.
+        known: Sum of the counts that are known.
+        is_whole: Whether all of them are.
         ranges: (start_ns, end_ns, count) of each loss, in order of time; None: open, or not known.
     """
 
     cpu: int | None
-    count: int | None
+    known: int
+    is_whole: bool
     ranges: Sequence[tuple[int | None, int | None, int | None]]
 
 
@@ -138,8 +140,8 @@ def since(ns: int | None, start: int | None) -> str:
 def loss_head(losses: Losses) -> str:
     """CPU and number of lost events."""
     where = "no cpu named" if losses.cpu is None else f"cpu {losses.cpu}"
-    many = "number not known" if losses.count is None else f"{losses.count:,} events"
-    return f"{where}: {many} lost, in {len(losses.ranges):,} place{'' if len(losses.ranges) == 1 else 's'}"
+    many = f"{losses.known:,} events lost{'' if losses.is_whole else ' and more, how many is not known'}"
+    return f"{where}: {many}, in {len(losses.ranges):,} place{'' if len(losses.ranges) == 1 else 's'}"
 
 
 def loss_range(span: tuple[int | None, int | None, int | None], start: int | None) -> str:
@@ -158,7 +160,7 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> list[Losses]:
     found = []
     for cpu, spans in sorted(by_cpu.items(), key=lambda item: (item[0] is None, item[0] or 0)):
         counts = [count for _, _, count in spans if count is not None]
-        found.append(Losses(cpu, sum(counts) if len(counts) == len(spans) else None, spans))
+        found.append(Losses(cpu, sum(counts), len(counts) == len(spans), spans))
     return found
 
 

@@ -17,7 +17,7 @@ from schemas import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "captures" / "samples" / "split-6.12.dat"
-COMMANDS = ("analyze", "batch", "fleet", "schema")
+COMMANDS = ("analyze", "batch", "fleet", "inspect", "schema")
 HEAVY = {"captures", "jinja2", "numpy", "plotly", "polars", "pyarrow", "reports", "zstandard"}
 
 
