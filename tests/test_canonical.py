@@ -365,7 +365,7 @@ RAW_NAMES = {
     "ev_node_remove": ("remove_node_from_stable_tree",),
     "ev_walk": ("rmap_walk_ksm", "rmap_walk_ksm_ret"),
     "ev_migration_pte": ("set_migration_pte",),
-    "ev_fault": ("page_fault_user",),
+    "ev_fault": ("page_fault_user", "page_fault_kernel"),
     "ev_merge": ("ksm_merge_with_ksm_page",),
     "ev_folio_migrate": ("folio_migrate_ksm",),
     "ev_marker": ("print",),
