@@ -13,20 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, PAGE, Operations, operations
+from replay.model_frames import lives, versions
+from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
 from replay.model_rules import RULES
-from replay.model_run import room_for, run
-from replay.model_state import (
-    BLOCK,
-    BRK_BEFORE,
-    FIELDS,
-    LIVES,
-    MREMAP_OF_UNKNOWN,
-    VERSIONS,
-    State,
-    new_state,
-    with_room,
-)
+from replay.model_run import run
+from replay.model_state import BRK_BEFORE, MREMAP_OF_UNKNOWN, State, new_state, with_room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,8 +26,6 @@ if TYPE_CHECKING:
 
 COMPILE_FROM: Final = 20_000
 """Operations from which on the compiled pass is faster, with its start from the cache."""
-BEFORE: Final = -1
-AFTER: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -76,18 +65,10 @@ def reconstruct(
         "brk_before": int(state.count[BRK_BEFORE]),
         "mremap_of_unknown": int(state.count[MREMAP_OF_UNKNOWN]),
     }
-    versions = _versions(_frame(state, "version", state.count[VERSIONS]), table, chosen)
-    lives = _lives(_frame(state, "life", state.count[LIVES]), table, chosen)
-    lives = lives.sort("born").join_asof(
-        versions.select("vma", "vma_id", since="born").sort("since"),
-        left_on="born",
-        right_on="since",
-        by="vma",
-        check_sortedness=False,
-    )
+    vmas = versions(state, table, chosen)
     return Modelled(
-        lives.sort("born", "order").drop("order", "since"),
-        versions.drop("born"),
+        lives(state, table, chosen, vmas),
+        vmas.drop("born"),
         {name: count for name, count in doubts.items() if count},
     )
 
@@ -109,13 +90,7 @@ def _pass(table: pl.DataFrame, rules: Rules, *, compiled: bool) -> State:
     while done < len(table):
         done = take(state, done, ops)
         if done < len(table):
-            space = state.task[ops.task[done]].space
-            vmas = state.space[space].vmas if space >= 0 else 0
-            avcs = state.space[space].avcs if space >= 0 else 0
-            names = ("vma", "avc", "anon_vma", "space", "block", "life", "version")
-            needed = dict(zip(names, map(int, room_for(state, vmas, avcs)), strict=True))
-            needed |= {"order": needed["block"], "entry": needed["block"] * BLOCK}
-            state = with_room(state, needed)
+            state = with_room(state)
     return state
 
 
@@ -123,90 +98,3 @@ def _compiled() -> Any:
     from replay.model_jit import compiled_run
 
     return compiled_run()
-
-
-def _frame(state: State, name: str, rows: int) -> pl.DataFrame:
-    """The first rows of a table of the state as columns."""
-    table = getattr(state, name)[: int(rows)]
-    if isinstance(table, list):
-        return pl.DataFrame(
-            {field: [getattr(row, field) for row in table] for field in FIELDS[name]},
-            schema=dict.fromkeys(FIELDS[name], pl.Int64),
-        )
-    return pl.DataFrame({field: np.ascontiguousarray(table[field]) for field in FIELDS[name]})
-
-
-def _placed(rows: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
-    """``born`` and ``died`` as places and times instead of operations; what lived in one operation only goes."""
-    rows = rows.filter(pl.col("born") != pl.col("died")).with_columns(
-        died=pl.when(pl.col("died") >= 0).then("died")
-    )
-    born, died = rows["born"], rows["died"]
-    return rows.with_columns(
-        born_seq=table["seq"].gather(born),
-        born_ts_ns=table["ts_ns"].gather(born),
-        died_seq=table["seq"].gather(died),
-        died_ts_ns=table["ts_ns"].gather(died),
-        pid=table["pid"].gather(born),
-        cause_event=table["cause"].gather(born),
-    ).with_columns(
-        born="born_seq",
-        died=pl.col("died_seq").fill_null(AFTER),
-        evidence=pl.lit("modelled"),
-        vm_start=pl.col("start").cast(pl.UInt64) * PAGE,
-        vm_end=pl.col("end").cast(pl.UInt64) * PAGE,
-    )
-
-
-def _lives(rows: pl.DataFrame, table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    first = pl.col("anon_pgoff" if rules.anon_pgoff else "pgoff").cast(pl.UInt64)
-    pages = (pl.col("end") - pl.col("start")).cast(pl.UInt64)
-    anon_pgoff = first if rules.anon_pgoff else pl.lit(None, pl.UInt64)
-    return _placed(rows.with_row_index("order"), table).select(
-        "order",
-        avc=(pl.col("avc") + 1).cast(pl.UInt64),
-        anon_vma=(pl.col("anon_vma") + 1).cast(pl.UInt64),
-        vma=pl.col("vma").cast(pl.UInt64),
-        mm=pl.col("mm").cast(pl.UInt64),
-        first_pgoff=first,
-        last_pgoff=first + pages - 1,
-        vm_start="vm_start",
-        vm_end="vm_end",
-        vm_pgoff=pl.col("pgoff").cast(pl.UInt64),
-        anon_pgoff=anon_pgoff,
-        pid="pid",
-        born="born",
-        died="died",
-        born_seq="born_seq",
-        died_seq="died_seq",
-        born_ts_ns="born_ts_ns",
-        died_ts_ns="died_ts_ns",
-        evidence="evidence",
-    )
-
-
-def _versions(rows: pl.DataFrame, table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    anon_pgoff = pl.col("anon_pgoff") if rules.anon_pgoff else pl.lit(None, pl.Int64)
-    return (
-        _placed(rows, table)
-        .sort("born", "vma")
-        .with_row_index("vma_id")
-        .select(
-            pl.col("vma_id").cast(pl.Int64),
-            pl.col("vma", "mm").cast(pl.UInt64),
-            "vm_start",
-            "vm_end",
-            vm_pgoff=pl.col("pgoff").cast(pl.UInt64),
-            anon_pgoff=anon_pgoff.cast(pl.UInt64),
-            vm_flags=pl.col("flags").cast(pl.UInt64),
-            anon_vma=pl.when(pl.col("anon_vma") >= 0).then(pl.col("anon_vma") + 1).cast(pl.UInt64),
-            born_ts_ns="born_ts_ns",
-            died_ts_ns="died_ts_ns",
-            cause_event="cause_event",
-            evidence="evidence",
-            pid="pid",
-            born="born",
-            born_seq="born_seq",
-            died_seq="died_seq",
-        )
-    )

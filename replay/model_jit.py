@@ -31,6 +31,8 @@ def compiled_run() -> Callable[[State, int, Operations], int]:
     """``model_run.run`` as machine code; compiled at its first call, unless the cache has it."""
     import numba
 
+    options = {"_nrt": False, "error_model": "numpy"}
+
     modules = [import_module(f"replay.{name}") for name in MODULES]
     digest = hashlib.sha256()
     compiled: dict[str, Any] = {}
@@ -42,14 +44,16 @@ def compiled_run() -> Callable[[State, int, Operations], int]:
         for name, function in vars(module).items():
             if isinstance(function, FunctionType) and function.__module__ == module.__name__:
                 copy = FunctionType(function.__code__, own, name, function.__defaults__)
-                compiled[name] = numba.njit(copy)
+                compiled[name] = numba.njit(**options)(copy)
     for own in spaces:
         own.update({name: value for name, value in compiled.items() if name in own})
-    inner, stamp = compiled["run"], int.from_bytes(digest.digest()[:7])
+    stamp = int.from_bytes(digest.digest()[:7])
 
     def run(state: State, first: int, ops: Operations) -> int:
-        """``stamp`` is in the closure for the key of the cache."""
-        return int(inner(state, first, ops)) if stamp else -1
+        """``stamp`` is in the closure, which is part of the key of the cache; the compiled function is not."""
+        return int(compiled_run(state, first, ops)) if stamp else -1
 
-    entry: Callable[[State, int, Operations], int] = numba.njit(cache=True)(run)
-    return entry
+    entry = FunctionType(run.__code__, {"compiled_run": compiled["run"]}, "run", None, run.__closure__)
+    entry.__module__, entry.__qualname__ = __name__, "compiled_run.run"
+    machine: Callable[[State, int, Operations], int] = numba.njit(cache=True, **options)(entry)
+    return machine

@@ -110,7 +110,7 @@ def new_block(s: State, place: int, key: int) -> int:
     """An empty block at a place of the order."""
     if s.count[FREE_BLOCKS]:
         s.count[FREE_BLOCKS] -= 1
-        block = s.block[s.count[FREE_BLOCKS]].free
+        block = s.free[s.count[FREE_BLOCKS]].block
     else:
         block = s.count[BLOCK_SLOTS]
         s.count[BLOCK_SLOTS] += 1
@@ -128,7 +128,7 @@ def new_block(s: State, place: int, key: int) -> int:
 
 def drop_block(s: State, place: int) -> None:
     """Take an empty block out of the order."""
-    s.block[s.count[FREE_BLOCKS]].free = s.order[place].block
+    s.free[s.count[FREE_BLOCKS]].block = s.order[place].block
     s.count[FREE_BLOCKS] += 1
     s.count[BLOCKS] -= 1
     for at in range(place, s.count[BLOCKS]):

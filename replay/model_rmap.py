@@ -14,6 +14,7 @@ from replay.model_state import (
     AVC_SLOTS,
     AVCS,
     CLONE_REVERSES,
+    DEATHS,
     FREE_AVCS,
     LIVES,
     OP,
@@ -26,7 +27,7 @@ def touch(s: State, vma: int) -> None:
     """The operation may have changed this VMA."""
     if s.vma[vma].touched != s.count[OP]:
         s.vma[vma].touched = s.count[OP]
-        s.vma[s.count[TOUCHED]].queue = vma
+        s.queue[s.count[TOUCHED]].vma = vma
         s.count[TOUCHED] += 1
 
 
@@ -49,21 +50,23 @@ def tree_insert(s: State, avc: int) -> None:
     life.pgoff = area.pgoff
     life.anon_pgoff = area.anon_pgoff
     life.born = s.count[OP]
-    life.died = -1
 
 
 def tree_remove(s: State, avc: int) -> None:
     """anon_vma_interval_tree_remove()."""
     s.anon_vma[s.avc[avc].anon_vma].linked -= 1
     touch(s, s.avc[avc].vma)
-    s.life[s.avc[avc].life].died = s.count[OP]
+    death = s.death[s.count[DEATHS]]
+    death.life = s.avc[avc].life
+    death.op = s.count[OP]
+    s.count[DEATHS] += 1
 
 
 def anon_vma_chain_assign(s: State, vma: int, anon_vma: int) -> int:
     """A new avc at the head of the VMA's list, not on the tree yet."""
     if s.count[FREE_AVCS]:
         s.count[FREE_AVCS] -= 1
-        avc = s.avc[s.count[FREE_AVCS]].free
+        avc = s.free[s.count[FREE_AVCS]].avc
     else:
         avc = s.count[AVC_SLOTS]
         s.count[AVC_SLOTS] += 1
@@ -196,7 +199,7 @@ def unlink_anon_vmas(s: State, vma: int) -> None:
         anon_vma = s.avc[avc].anon_vma
         if s.anon_vma[anon_vma].linked == 0:
             s.anon_vma[s.anon_vma[anon_vma].parent].children -= 1
-        s.avc[s.count[FREE_AVCS]].free = avc
+        s.free[s.count[FREE_AVCS]].avc = avc
         s.count[FREE_AVCS] += 1
         s.space[s.vma[vma].space].avcs -= 1
         avc = s.avc[avc].next

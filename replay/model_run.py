@@ -49,11 +49,13 @@ from replay.model_state import (
     ANON_VMAS,
     AVC_SLOTS,
     BLOCK_SLOTS,
+    DEATHS,
     FREE_AVCS,
     FREE_BLOCKS,
     FREE_SPACES,
     FREE_VMAS,
     LIVES,
+    NEEDED,
     OP,
     SPACE_SLOTS,
     VERSIONS,
@@ -67,15 +69,12 @@ def run(s: State, first: int, ops: Operations) -> int:
     """Take operations from ``first`` on.
 
     Returns:
-        Number of the operation that the tables of the state have no room for; the number of operations: all
-        are done.
+        Number of the operation that the tables of the state have no room for, how long they have to be is in
+        ``count`` from ``NEEDED`` on; the number of operations: all are done.
     """
     op = first
     while op < len(ops.kind):
-        space = s.task[ops.task[op]].space
-        vmas = s.space[space].vmas if space >= 0 else 0
-        avcs = s.space[space].avcs if space >= 0 else 0
-        if not has_room(s, vmas, avcs):
+        if not has_room(s, s.task[ops.task[op]].space):
             break
         s.count[OP] = op
         step(s, ops, op)
@@ -84,32 +83,36 @@ def run(s: State, first: int, ops: Operations) -> int:
     return op
 
 
-def has_room(s: State, vmas: int, avcs: int) -> bool:
-    """Whether the tables hold what an operation can add to an address space with so many VMAs and avcs."""
+def has_room(s: State, space: int) -> bool:
+    """Whether the tables hold whatever one operation can add to an address space; -1: an empty one."""
+    vmas = s.space[space].vmas if space >= 0 else 0
+    avcs = s.space[space].avcs if space >= 0 else 0
     new = 3 * vmas + 8
-    return bool(
-        s.count[VMA_SLOTS] - s.count[FREE_VMAS] + new <= len(s.vma)
-        and s.count[AVC_SLOTS] - s.count[FREE_AVCS] + new + 3 * avcs + 8 <= len(s.avc)
-        and s.count[ANON_VMAS] + vmas + 8 <= len(s.anon_vma)
-        and s.count[SPACE_SLOTS] - s.count[FREE_SPACES] + 2 <= len(s.space)
-        and s.count[BLOCK_SLOTS] - s.count[FREE_BLOCKS] + new // 16 + 4 <= len(s.block)
-        and s.count[LIVES] + 16 * (vmas + avcs) + 64 <= len(s.life)
-        and s.count[VERSIONS] + 4 * vmas + 16 <= len(s.version)
-    )
-
-
-def room_for(s: State, vmas: int, avcs: int) -> tuple[int, int, int, int, int, int, int]:
-    """Lengths of vma, avc, anon_vma, space, block, life and version with which ``has_room`` is true."""
-    new = 3 * vmas + 8
-    return (
-        s.count[VMA_SLOTS] + new,
-        s.count[AVC_SLOTS] + new + 3 * avcs + 8,
-        s.count[ANON_VMAS] + vmas + 8,
-        s.count[SPACE_SLOTS] + 2,
-        s.count[BLOCK_SLOTS] + new // 16 + 4,
-        s.count[LIVES] + 16 * (vmas + avcs) + 64,
-        s.count[VERSIONS] + 4 * vmas + 16,
-    )
+    slots = s.count[VMA_SLOTS] - s.count[FREE_VMAS] + new
+    chains = s.count[AVC_SLOTS] - s.count[FREE_AVCS] + new + 3 * avcs + 8
+    anon_vmas = s.count[ANON_VMAS] + vmas + 8
+    spaces = s.count[SPACE_SLOTS] - s.count[FREE_SPACES] + 2
+    blocks = s.count[BLOCK_SLOTS] - s.count[FREE_BLOCKS] + new // 16 + 4
+    lives = max(s.count[LIVES], s.count[DEATHS]) + 16 * (vmas + avcs) + 64
+    versions = s.count[VERSIONS] + 4 * vmas + 16
+    if (
+        slots <= len(s.vma)
+        and chains <= len(s.avc)
+        and anon_vmas <= len(s.anon_vma)
+        and spaces <= len(s.space)
+        and blocks <= len(s.block)
+        and lives <= len(s.life)
+        and versions <= len(s.version)
+    ):
+        return True
+    s.count[NEEDED] = slots
+    s.count[NEEDED + 1] = chains
+    s.count[NEEDED + 2] = anon_vmas
+    s.count[NEEDED + 3] = spaces
+    s.count[NEEDED + 4] = blocks
+    s.count[NEEDED + 5] = lives
+    s.count[NEEDED + 6] = versions
+    return False
 
 
 def step(s: State, ops: Operations, op: int) -> None:

@@ -15,7 +15,7 @@ def new_space(s: State) -> int:
     """mm_alloc()."""
     if s.count[FREE_SPACES]:
         s.count[FREE_SPACES] -= 1
-        mm = s.space[s.count[FREE_SPACES]].free
+        mm = s.free[s.count[FREE_SPACES]].space
     else:
         mm = s.count[SPACE_SLOTS]
         s.count[SPACE_SLOTS] += 1
@@ -48,7 +48,7 @@ def mmput(s: State, mm: int) -> None:
         vma_unlink(s, vma)
         drop_vma(s, vma)
         vma = after
-    s.space[s.count[FREE_SPACES]].free = mm
+    s.free[s.count[FREE_SPACES]].space = mm
     s.count[FREE_SPACES] += 1
 
 
@@ -97,40 +97,24 @@ def execve(s: State, task: int) -> None:
 
 def publish(s: State) -> None:
     """Close and open versions of the VMAs that the operation touched; dead ones' slots are free again."""
-    op = s.count[OP]
     for place in range(s.count[TOUCHED]):
-        slot = s.vma[place].queue
+        slot = s.queue[place].vma
         vma = s.vma[slot]
-        dead = vma.space < 0
-        flags = vma.flags & ~OWN_FLAGS
-        if vma.version >= 0:
-            open_version = s.version[vma.version]
-            if (
-                not dead
-                and open_version.start == vma.start
-                and open_version.end == vma.end
-                and open_version.pgoff == vma.pgoff
-                and open_version.anon_pgoff == vma.anon_pgoff
-                and open_version.flags == flags
-                and open_version.anon_vma == vma.anon_vma
-            ):
-                continue
-            open_version.died = op
-        if dead:
-            s.vma[s.count[FREE_VMAS]].free = slot
-            s.count[FREE_VMAS] += 1
-            continue
-        vma.version = s.count[VERSIONS]
+        version = s.version[s.count[VERSIONS]]
         s.count[VERSIONS] += 1
-        version = s.version[vma.version]
         version.vma = vma.number
-        version.mm = s.space[vma.space].number
-        version.start = vma.start
-        version.end = vma.end
-        version.pgoff = vma.pgoff
-        version.anon_pgoff = vma.anon_pgoff
-        version.flags = flags
-        version.anon_vma = vma.anon_vma
-        version.born = op
-        version.died = -1
+        version.op = s.count[OP]
+        if vma.space < 0:
+            version.alive = 0
+            s.free[s.count[FREE_VMAS]].vma = slot
+            s.count[FREE_VMAS] += 1
+        else:
+            version.alive = 1
+            version.mm = s.space[vma.space].number
+            version.start = vma.start
+            version.end = vma.end
+            version.pgoff = vma.pgoff
+            version.anon_pgoff = vma.anon_pgoff
+            version.flags = vma.flags & ~OWN_FLAGS
+            version.anon_vma = vma.anon_vma
     s.count[TOUCHED] = 0

@@ -32,6 +32,7 @@ BLOCK: Final = 64
     ANON_VMAS,
     SPACES,
     LIVES,
+    DEATHS,
     VERSIONS,
     TOUCHED,
     BLOCKS,
@@ -50,8 +51,11 @@ BLOCK: Final = 64
     DONTUNMAP_RESETS,
     BRK_BEFORE,
     MREMAP_OF_UNKNOWN,
-) = range(24)
-COUNTS: Final = 24
+    NEEDED,
+) = range(26)
+GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version")
+"""Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
+COUNTS: Final = NEEDED + len(GROWING)
 
 
 class State(NamedTuple):
@@ -60,16 +64,18 @@ class State(NamedTuple):
     Attributes:
         count: Integers by the constants above.
         vma: VMAs by slot. ``head``, ``tail``: their avcs; ``prev``, ``next``: neighbours in the address space;
-            ``version``: the open row of ``version``; ``touched``: last operation that did; ``free``, ``queue``:
-            stacks of free slots and of touched VMAs, by place.
+            ``touched``: last operation that did.
         avc: anon_vma_chains by slot; ``life``: its row of ``life`` while it is on the tree.
         anon_vma: anon_vmas by number; ``linked``: intervals on its tree.
         space: Address spaces by slot; ``vmas``, ``avcs``: how many it has.
         order: Blocks of the map from (space, start) to VMA, in order; ``key``: their first one.
         block: Blocks by number.
         entry: Entries, ``BLOCK`` a block.
-        life: Lives of intervals; ``born``, ``died``: operations, -1: alive.
-        version: Versions of VMAs, likewise.
+        free: Stacks of free slots, by place.
+        queue: VMAs that the operation touched, by place.
+        life: Insertions into trees, each begins a life; ``born``: operation.
+        death: Removals: the life, the operation.
+        version: What a VMA was after an operation that touched it; ``alive``: 0 or 1.
         task: Address space by task.
     """
 
@@ -81,26 +87,33 @@ class State(NamedTuple):
     order: Records
     block: Records
     entry: Records
+    free: Records
+    queue: Records
     life: Records
+    death: Records
     version: Records
     task: Records
 
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "vma": (
-        *("number", "space", "start", "end", "flags", "file", "pgoff", "anon_pgoff", "policy", "anon_vma"),
-        *("head", "tail", "prev", "next", "version", "touched", "free", "queue"),
+        *("start", "end", "flags", "file", "pgoff", "anon_pgoff", "policy", "anon_vma"),
+        *("head", "tail", "prev", "next", "number", "space", "touched", "spare"),
     ),
-    "avc": ("number", "vma", "anon_vma", "next", "prev", "life", "free"),
+    "avc": ("next", "prev", "vma", "anon_vma", "life", "number", "spare", "spare2"),
     "anon_vma": ("parent", "children", "active", "linked"),
-    "space": ("number", "users", "brk", "def_flags", "merge_any", "first", "vmas", "avcs", "free"),
+    "space": ("number", "users", "brk", "def_flags", "merge_any", "first", "vmas", "avcs"),
     "order": ("block", "key"),
-    "block": ("length", "free"),
+    "block": ("length",),
     "entry": ("key", "vma"),
-    "life": ("avc", "anon_vma", "vma", "mm", "start", "end", "pgoff", "anon_pgoff", "born", "died"),
-    "version": ("vma", "mm", "start", "end", "pgoff", "anon_pgoff", "flags", "anon_vma", "born", "died"),
+    "free": ("vma", "avc", "space", "block"),
+    "queue": ("vma",),
+    "life": ("avc", "anon_vma", "vma", "mm", "start", "end", "pgoff", "anon_pgoff", "born"),
+    "death": ("life", "op"),
+    "version": ("vma", "mm", "start", "end", "pgoff", "anon_pgoff", "flags", "anon_vma", "op", "alive"),
     "task": ("space",),
 }
+"""Fields by table. VMAs, avcs and anon_vmas fill cache lines: what merging looks at lies in the first."""
 
 
 def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> State:
@@ -114,7 +127,7 @@ def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> Sta
     """
     lengths = dict.fromkeys(FIELDS, 64) | {"entry": 64 * BLOCK, "task": tasks}
     if arrays:
-        lengths |= {"life": 4 * operations + 64, "version": 3 * operations + 64}
+        lengths |= dict.fromkeys(("life", "death", "version"), 2 * operations + 64)
     count = np.zeros(COUNTS, np.int64) if arrays else [0] * COUNTS
     state = State(count, *(_records(name, lengths[name], arrays=arrays) for name in FIELDS))
     flags = {
@@ -126,38 +139,54 @@ def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> Sta
     }
     for place, value in flags.items():
         state.count[place] = int(value)
-    for task in range(tasks):
-        state.task[task].space = -1
     return state
 
 
-def with_room(state: State, needed: dict[str, int]) -> State:
-    """The state with tables at least as long as ``needed`` says, those that grow twice as long.
-
-    Args:
-        state: The state; not to be used any more.
-        needed: Length by name of the table.
-    """
+def with_room(state: State) -> State:
+    """The state with tables as long as needed, those that grow at least twice as long; the old one is not to be used."""
+    needed = {name: int(state.count[NEEDED + place]) for place, name in enumerate(GROWING)}
+    slots = max(needed[name] for name in ("vma", "avc", "space", "block"))
+    needed |= {"order": needed["block"], "entry": needed["block"] * BLOCK, "free": slots, "queue": slots}
+    needed |= {"death": needed["life"]}
     tables = {}
     for name, length in needed.items():
         table = getattr(state, name)
-        lack = length - len(table)
-        if lack > 0:
-            more = _records(name, max(lack, len(table)), arrays=not isinstance(table, list))
-            tables[name] = table + more if isinstance(table, list) else np.concatenate((table, more))
+        if length > len(table):
+            tables[name] = _longer(name, table, max(length, 2 * len(table)))
     return state._replace(**tables)
+
+
+def _longer(name: str, table: Records, length: int) -> Records:
+    if isinstance(table, list):
+        return table + _records(name, length - len(table), arrays=False)
+    longer = _records(name, length, arrays=True)
+    longer[: len(table)] = table
+    return longer
 
 
 def _slots(name: str) -> type:
     """A class whose objects have the fields of a record."""
-    return type(name, (), {"__slots__": FIELDS[name]})
+    fields = FIELDS[name]
+
+    def init(record: Any) -> None:
+        for field in fields:
+            setattr(record, field, -1)
+
+    return type(name, (), {"__slots__": fields, "__init__": init})
 
 
+_CACHE_LINE: Final = 64
 _CLASSES: Final = {name: _slots(name) for name in FIELDS}
 
 
 def _records(name: str, length: int, *, arrays: bool) -> Records:
-    fields = FIELDS[name]
-    if arrays:
-        return np.zeros(length, np.dtype([(field, np.int64) for field in fields]))
-    return [_CLASSES[name]() for _ in range(length)]
+    """New records; a task is in no address space yet, other fields are written before they are read."""
+    if not arrays:
+        return [_CLASSES[name]() for _ in range(length)]
+    kind = np.dtype([(field, np.int64) for field in FIELDS[name]])
+    raw = np.zeros(length * kind.itemsize + _CACHE_LINE, np.uint8)
+    ahead = -raw.ctypes.data % _CACHE_LINE
+    records = raw[ahead : ahead + length * kind.itemsize].view(kind)
+    if name == "task":
+        records["space"] = -1
+    return records

@@ -47,7 +47,7 @@ def new_vma(
     """A VMA that is not in the address space yet, without anon_vma."""
     if s.count[FREE_VMAS]:
         s.count[FREE_VMAS] -= 1
-        vma = s.vma[s.count[FREE_VMAS]].free
+        vma = s.free[s.count[FREE_VMAS]].vma
     else:
         vma = s.count[VMA_SLOTS]
         s.count[VMA_SLOTS] += 1
@@ -67,7 +67,6 @@ def new_vma(
     s.vma[vma].anon_vma = -1
     s.vma[vma].head = -1
     s.vma[vma].tail = -1
-    s.vma[vma].version = -1
     s.vma[vma].touched = -1
     touch(s, vma)
     return int(vma)
