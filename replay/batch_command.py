@@ -17,7 +17,7 @@ from replay.batch_inputs import captures, share
 from replay.batch_progress import Progress
 from replay.batch_store import open_store
 from replay.batch_work import scratch_folder
-from replay.urls import shown
+from replay.urls import is_url, shown
 from reports import fleet as documents
 from schemas.errors import UsageError
 
@@ -45,13 +45,16 @@ def batch(
         files_from: File with more of them, or ``-``; None: there is none.
         out: Folder (or URL) of the batch.
         options: What is asked for.
-        scheduler: Address of a dask scheduler; None: this machine.
+        scheduler: Address of a dask scheduler, whose workers find the captures and ``out`` under the same
+            absolute paths; None: this machine.
 
     Returns:
         What became of the captures, and what the fleet's documents say; None: they were not written, because
         the batch was stopped, or did a share of the captures only.
     """
     paths = share(captures(inputs, files_from), options.shard)
+    if scheduler is not None:
+        paths, out = [_everywhere(path) for path in paths], _everywhere(out)
     with ExitStack() as stack:
         executor, slots = (None, None) if scheduler is None else stack.enter_context(cluster(scheduler))
         result = run_batch(paths, out, options, executor=executor, slots=slots, progress=Progress)
@@ -133,6 +136,11 @@ def render(facts: FleetFacts, out: str, form: str) -> str:
         return documents.render_json(facts)
     text = documents.render_text(facts, shown=shown(out).rstrip("/"))
     return f"```text\n{text}```\n" if form == "md" else text
+
+
+def _everywhere(path: str) -> str:
+    """A name that does not depend on the current directory."""
+    return path if is_url(path) else str(Path(path).absolute())
 
 
 def _put_together(result: BatchResult, out: str) -> FleetFacts:

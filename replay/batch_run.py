@@ -152,7 +152,7 @@ class Run:
         first: dict[str, int] = {}
         same = {}
         for number, digest in zip(
-            alike, executor.map(_digest, (self._captures[n] for n in alike)), strict=True
+            alike, executor.map(_digest, [self._captures[n] for n in alike]), strict=True
         ):
             if self._stop.signal is not None:
                 break
