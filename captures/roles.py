@@ -179,6 +179,18 @@ ROLES: Final = (
         _same("ksm_page", "pfn", "rmap_item", "mm", "err"),
         tracepoints=("ksm:ksm_merge_with_ksm_page",),
     ),
+    Role(
+        "ev_lock",
+        {"lock": From(("lock_addr",)), "lock_flags": From(("flags",))},
+        tracepoints=("lock:contention_begin",),
+        constants={"is_end": False},
+    ),
+    Role(
+        "ev_lock",
+        {"lock": From(("lock_addr",))},
+        tracepoints=("lock:contention_end",),
+        constants={"is_end": True},
+    ),
     Role("ev_exit_mmap", _same("mm"), tracepoints=("mmap:exit_mmap",)),
     Role("ev_marker", {"text": From(("buf",), "line")}, tracepoints=("ftrace:print",)),
     Role(

@@ -20,6 +20,7 @@ from replay.options import AnalyzeOptions
 from replay.quality import limits
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
 from replay.timing import predict_walks
+from replay.victims import waits
 from schemas import TABLES
 from schemas.errors import MissingEventsError
 
@@ -41,8 +42,8 @@ class Analysis:
     """Result of ``analyze``.
 
     Attributes:
-        tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``rmap_item``,
-            ``avc``, ``vma``: each as ``schemas.TABLES`` describes it.
+        tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``wait``,
+            ``rmap_item``, ``avc``, ``vma``: each as ``schemas.TABLES`` describes it.
     """
 
     tables: dict[str, pa.Table]
@@ -65,6 +66,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         _need_probes(capture)
         tables = canonical_events(capture)
         quality = capture.quality()
+        comms = capture.comms()
         info = capture.info
     events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     exact = replay_exact(events, options.strategies)
@@ -79,6 +81,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "page_offset_rule": rule,
         "native_strategy": native,
     }
+    wait = waits(exact, events, comms)
     names = TABLES["capture"].arrow.names
     frames = {
         "capture": pl.DataFrame([{name: own[name] for name in names}], infer_schema_length=None),
@@ -86,12 +89,13 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "walk": walk,
         "loop": loop,
         "miss": missed_because(exact, events),
+        "wait": wait,
         "rmap_item": exact.rmap_item,
         "avc": exact.avc,
         "vma": exact.vma,
     }
     results = {name: TABLES[name].cast(frame.to_arrow()) for name, frame in frames.items()}
-    own_limits = TABLES["quality"].cast(limits(exact, events, fit, pl.DataFrame(quality)).to_arrow())
+    own_limits = TABLES["quality"].cast(limits(exact, events, fit, wait, pl.DataFrame(quality)).to_arrow())
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
 

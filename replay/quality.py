@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def limits(
-    exact: Exact, events: Mapping[str, pl.DataFrame], fit: Fit | None, capture: pl.DataFrame
+    exact: Exact,
+    events: Mapping[str, pl.DataFrame],
+    fit: Fit | None,
+    wait: pl.DataFrame,
+    capture: pl.DataFrame,
 ) -> pl.DataFrame:
     """Table ``quality`` of the replay.
 
@@ -26,6 +30,7 @@ def limits(
         exact: State and walks.
         events: The ``ev_*`` tables.
         fit: The fit of the times.
+        wait: Table ``wait``.
         capture: Table ``quality`` of the capture; its rows are not in the result.
     """
     everything = (
@@ -33,6 +38,7 @@ def limits(
         *_censored(exact),
         *_assumed(exact, events),
         *_timed(fit, events),
+        *_waited(wait),
     )
     rows = [
         {"kind": kind, "count": count, "effect": effect, "severity": severity}
@@ -173,4 +179,17 @@ def _timed(fit: Fit | None, events: Mapping[str, pl.DataFrame]) -> Iterator[tupl
         "info",
         len(events["ev_obs_next"]) + len(events["ev_obs_loop"]),
         "events were recorded inside the loops; measured and predicted times include what that cost",
+    )
+
+
+def _waited(wait: pl.DataFrame) -> Iterator[tuple[str, str, int, str]]:
+    writers = wait.filter("is_write").drop_nulls("end_ns")
+    total = writers.select((pl.col("end_ns") - pl.col("ts_ns")).sum()).item()
+    behind = writers["behind_walks_ns"].sum()
+    yield (
+        "lock_wait",
+        "info",
+        len(writers),
+        f"waits to change a family's trees took {total / 1e6:.0f} ms, {100 * behind / max(total, 1):.1f} % of "
+        "it while a walk of that family ran",
     )

@@ -122,4 +122,18 @@ EV_MARKER: Final = event_table(
     text("text", "The text, without the line break at its end.", "ftrace:print"),
 )
 
-TABLES: Final = (EV_AVC, EV_FAULT, EV_SYSCALL, EV_TASK, EV_EXIT_MMAP, EV_MARKER)
+EV_LOCK: Final = event_table(
+    "ev_lock",
+    "Begin or end of a wait for a contended lock; only waits that outlast spinning are traced.",
+    flag("is_end", "The wait is over.", "lock:contention_begin, lock:contention_end"),
+    pointer("lock", "The lock: of an rwsem, the struct rw_semaphore.", "lock_addr"),
+    uint64(
+        "lock_flags",
+        "LCB_F_SPIN 1, LCB_F_READ 2, LCB_F_WRITE 4, LCB_F_RT 8, LCB_F_PERCPU 16, LCB_F_MUTEX 32.",
+        "lock:contention_begin",
+        null="the end of a wait",
+        unit="LCB_F_* bits",
+    ),
+)
+
+TABLES: Final = (EV_AVC, EV_FAULT, EV_SYSCALL, EV_TASK, EV_EXIT_MMAP, EV_MARKER, EV_LOCK)

@@ -218,4 +218,24 @@ SUMMARY: Final = Table(
     columns=(text("strategy", STRATEGY_DOC, "replay: strategies"), *summary_columns()),
 )
 
-TABLES: Final = (SUMMARY, WALK, LOOP, MISS)
+WAIT: Final = Table(
+    name="wait",
+    version="1.0",
+    doc="One wait of a task for the lock of an anon_vma family (anon_vma->root->rwsem).",
+    columns=(
+        nanoseconds("ts_ns", "Begin of the wait, trace clock.", "lock:contention_begin"),
+        nanoseconds(
+            "end_ns", "End of the wait, trace clock.", "lock:contention_end", null="not in the capture"
+        ),
+        int32("cpu", "CPU on which the wait began.", "lock:contention_begin"),
+        int32("pid", "Thread id of the task that waits.", "lock:contention_begin"),
+        text("comm", "Its name.", "the capture's list of names", null="not in the capture"),
+        flag("is_write", "It waits to change the family's trees; else to walk one.", "LCB_F_WRITE"),
+        pointer("root", "The root anon_vma, whose lock it is.", "lock_addr less the offset of rwsem"),
+        text("doing", "System call that it waits in, or page_fault.", _REPLAY, null="not in the capture"),
+        int64("walk_id", "The walk of this family that the wait overlaps longest.", _REPLAY, null="none"),
+        nanoseconds("behind_walks_ns", "Part of the wait during which a walk of this family ran.", _REPLAY),
+    ),
+)
+
+TABLES: Final = (SUMMARY, WALK, LOOP, MISS, WAIT)

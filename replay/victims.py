@@ -1,0 +1,155 @@
+"""Who waited behind the walks: contended locks of anon_vma families, and what ran meanwhile.
+
+A walk holds the lock of the root anon_vma for reading, loop by loop; faults, forks, splits, merges and
+exits of the whole family need it for writing. ``lock:contention_*`` tells the lock's address, which is
+the root anon_vma and the offset of its rwsem; the offset is the one that makes most contended locks
+known anon_vmas.
+
+Kernel: include/linux/rmap.h struct anon_vma, anon_vma_lock_write(); kernel/locking/rwsem.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from replay.causes import FAULT
+from replay.lifetimes import AFTER, BEFORE, disjoint, in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replay.exact import Exact
+
+_READ_OR_WRITE: Final = 6
+_WRITE: Final = 4
+_FARTHEST_OFFSET: Final = 128
+"""struct anon_vma is smaller than that."""
+
+
+def waits(exact: Exact, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]) -> pl.DataFrame:
+    """Table ``wait``; empty where the capture has no lock events, or none of a known anon_vma.
+
+    Args:
+        exact: State and walks.
+        events: The ``ev_*`` tables.
+        comms: Names of tasks by thread id.
+    """
+    locks = events["ev_lock"].sort("pid", "seq")
+    same = pl.col("pid") == pl.col("pid").shift(-1)
+    paired = locks.with_columns(
+        end_ns=pl.when(same & pl.col("is_end").shift(-1) & (pl.col("lock") == pl.col("lock").shift(-1))).then(
+            pl.col("ts_ns").shift(-1)
+        )
+    ).filter(~pl.col("is_end") & (pl.col("lock_flags") & _READ_OR_WRITE != 0))
+    families = roots(exact.avc)
+    known = families.select(pl.col("root").unique())
+    offset = _offset(paired, known)
+    calls = events["ev_syscall"].select("pid", "seq", "name", "is_exit").sort("seq")
+    inside = pl.when(pl.col("is_exit")).then(pl.lit(FAULT)).when(pl.col("name").is_not_null()).then("name")
+    rows = (
+        paired.with_columns(root=pl.col("lock") - offset)
+        .join(known, on="root", how="semi")
+        .sort("seq")
+        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
+        .with_columns(doing=inside, is_write=pl.col("lock_flags") & _WRITE != 0)
+        .with_row_index("wait")
+    )
+    held = _behind(rows, exact, families)
+    names = pl.DataFrame(
+        {"pid": list(comms), "comm": list(comms.values())}, schema={"pid": pl.Int32, "comm": pl.String}
+    )
+    return (
+        rows.join(held, on="wait", how="left", maintain_order="left")
+        .join(names, on="pid", how="left", maintain_order="left")
+        .with_columns(pl.col("behind_walks_ns").fill_null(0))
+        .select(
+            *("ts_ns", "end_ns", "cpu", "pid", "comm", "is_write", "root", "doing"),
+            *("walk_id", "behind_walks_ns"),
+        )
+    )
+
+
+def roots(avc: pl.DataFrame) -> pl.DataFrame:
+    """The root of each anon_vma: the oldest that shares a VMA with it (fork links a child's VMA to all).
+
+    A struct anon_vma is used again after its last interval has gone: each time it is another one.
+
+    Args:
+        avc: Table ``avc``.
+
+    Returns:
+        ``anon_vma``, ``since`` (place of its first interval; ``BEFORE``: before the capture), ``root``.
+    """
+    lives = in_order(
+        avc.select(
+            "anon_vma",
+            "vma_id",
+            born=pl.col("born_seq").fill_null(BEFORE),
+            died=pl.col("died_seq").fill_null(AFTER),
+        ),
+        "anon_vma",
+        "born",
+        "died",
+    )
+    fresh = disjoint(lives["anon_vma"], lives["born"], lives["died"])
+    lives = lives.with_columns(number=pl.Series(fresh).cum_sum())
+    trees = lives.group_by("number").agg(pl.col("anon_vma").first(), since=pl.col("born").first())
+    own = lives.select("vma_id", "number").join(trees, on="number")
+    oldest = own.group_by("vma_id").agg(
+        pl.col("anon_vma", "since").sort_by("since", "number").first().name.suffix("_root")
+    )
+    linked = (
+        own.join(oldest, on="vma_id")
+        .group_by("number")
+        .agg(
+            pl.col("anon_vma", "since").first(),
+            root=pl.col("anon_vma_root").sort_by("since_root", "anon_vma_root").first(),
+        )
+    )
+    return linked.select("anon_vma", "since", "root").sort("since")
+
+
+def _offset(paired: pl.DataFrame, known: pl.DataFrame) -> int:
+    """Offset of rwsem in struct anon_vma: the one that explains most of the contended locks."""
+    locks = paired.select(pl.col("lock").unique())
+    explained = {
+        offset: locks.select(root=pl.col("lock") - offset).join(known, on="root", how="semi").height
+        for offset in range(0, _FARTHEST_OFFSET, 8)
+    }
+    return max(explained, key=lambda offset: explained[offset])
+
+
+def _behind(rows: pl.DataFrame, exact: Exact, families: pl.DataFrame) -> pl.DataFrame:
+    """For each wait the walk that it overlaps longest, and how much of it any walk of the family ran."""
+    walked = (
+        exact.loop.select("walk_id", "anon_vma")
+        .unique()
+        .join(exact.walks.select("walk_id", "enter", walker="pid", begin="ts_ns", end="end_ns"), on="walk_id")
+        .sort("enter")
+        .join_asof(families, left_on="enter", right_on="since", by="anon_vma", check_sortedness=False)
+        .select("walk_id", "walker", "begin", "end", "root")
+        .unique()
+    )
+    overlap = pl.min_horizontal("end", "end_ns") - pl.max_horizontal("begin", "ts_ns")
+    both = (
+        rows.filter(pl.col("end_ns").is_not_null())
+        .join(walked, on="root")
+        .filter((pl.col("begin") < pl.col("end_ns")) & (pl.col("end") > pl.col("ts_ns")))
+        .filter(pl.col("walker") != pl.col("pid"))
+        .with_columns(overlap=overlap, start=pl.max_horizontal("begin", "ts_ns"))
+        .with_columns(stop=pl.min_horizontal("end", "end_ns"))
+        .sort("wait", "start")
+    )
+    # walks of several tasks may run at once: count the time of each wait once
+    reach = pl.col("stop").cum_max().shift(1).over("wait")
+    fresh = pl.col("stop") - pl.max_horizontal("start", reach.fill_null(0))
+    return (
+        both.with_columns(fresh=pl.max_horizontal(fresh, pl.lit(0)))
+        .group_by("wait")
+        .agg(
+            walk_id=pl.col("walk_id").sort_by("overlap", "walk_id", descending=[True, False]).first(),
+            behind_walks_ns=pl.col("fresh").sum(),
+        )
+    )
