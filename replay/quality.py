@@ -190,6 +190,6 @@ def _waited(wait: pl.DataFrame) -> Iterator[tuple[str, str, int, str]]:
         "lock_wait",
         "info",
         len(writers),
-        f"waits to change a family's trees took {total / 1e6:.0f} ms, {100 * behind / max(total, 1):.1f} % of "
-        "it while a walk of that family ran",
+        f"waits to change a family's trees took {total / 1e6:.0f} ms, {100 * behind / max(total, 1):.1f} %"
+        " of it while a walk of that family ran",
     )
