@@ -126,8 +126,6 @@ def kernels(matches: Iterable[Match], release: str | None) -> tuple[str, ...]:
 
 
 def _answer(question: Question, holdings: Holdings, given: Mapping[str, Answer]) -> Answer:
-    if question.not_yet is not None:
-        return Answer(question, "not", question.not_yet, ())
     ways = [[need for need in way if not holdings.meets(need)] for way in question.ways]
     unmet = ways[0] if all(ways) else []
     helps = [need for need in question.helps if not holdings.meets(need)]
@@ -138,7 +136,8 @@ def _answer(question: Question, holdings: Holdings, given: Mapping[str, Answer])
         return Answer(question, "not", _unmet_reason(unmet, holdings), lacking)
     if worst is not None and worst.grade == "not":
         return Answer(question, "not", f"There is no answer to: {worst.question.name}.", lacking)
-    reasons = list(dict.fromkeys(need.without for need in helps))
+    reasons = [] if question.assumes is None else [question.assumes]
+    reasons += dict.fromkeys(need.without for need in helps)
     assumed = [each.question.name for each in below if each.grade == "assumed"]
     reasons += [f"It rests on: {', '.join(assumed)}."] if assumed else []
     if holdings.has_losses:

@@ -53,7 +53,7 @@ class Question:
         ways: Sets of needs; one of them has to be met for any answer. The first is what recipes record.
         helps: What makes the answer exact; lacking, something is assumed.
         basis: Questions that this answer rests on: it is no better than theirs.
-        not_yet: Why there is no answer whatever the capture holds; None: there may be one.
+        assumes: What is assumed whatever the capture holds, as a sentence; None: nothing.
         is_check: Only for checking replay itself: nobody else has to record it.
     """
 
@@ -63,7 +63,7 @@ class Question:
     ways: tuple[tuple[Need, ...], ...] = ((),)
     helps: tuple[Need, ...] = ()
     basis: tuple[str, ...] = ()
-    not_yet: str | None = None
+    assumes: str | None = None
     is_check: bool = False
 
 
@@ -173,12 +173,21 @@ QUESTIONS: Final = (
     Question(
         "time",
         "how long each strategy would take",
-        not_yet="Times are not fitted to counts yet; the durations of walks that ran are measured.",
+        ways=((_WALK, _WALK_RETURN),),
+        assumes="Fitted to the durations of the walks that ran, where they tell what an iteration costs.",
+        basis=("iterations",),
     ),
     Question(
         "victims",
-        "who waited for the lock of an anon_vma while a walk held it",
-        not_yet="Lock contention is not joined with walks yet.",
+        "who waited for the lock of an anon_vma family, and behind which walk",
+        exact="Waits for contended locks are recorded; they show from the end of spinning on.",
+        ways=(
+            (
+                Need("lock:contention_begin", "ev_lock", {"is_end": False}),
+                Need("lock:contention_end", "ev_lock", {"is_end": True}),
+            ),
+        ),
+        basis=("iterations",),
     ),
 )
 """Every question; one comes after those that it rests on."""
