@@ -101,6 +101,10 @@ class AliveIndex:
         """Number of lives of ``group`` alive at ``instant``."""
         return self._places(self._born[0], group, instant) - self._places(self._died[0], group, instant)
 
+    def version(self, group: Int, instant: Int) -> Int:
+        """Births and deaths in ``group`` up to ``instant``: while this number stays, nothing changes."""
+        return self._places(self._born[0], group, instant) + self._places(self._died[0], group, instant)
+
     def ranks_through(self, group: Int, value: UInt) -> Int:
         """First rank whose value in ``group`` is above ``value``: the bound for "value or less"."""
         code = np.searchsorted(self.values, value, side="right")

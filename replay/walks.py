@@ -186,7 +186,7 @@ def _iterations(loops: pl.DataFrame, trees: Trees) -> Int:
     questions = pl.DataFrame(
         {
             "tree": tree,
-            "version": trees.changes.until(tree, instant),
+            "version": trees.by_first.version(tree, instant),
             "first": loops["first_pgoff"].fill_null(0),
             "last": loops["last_pgoff"].fill_null(0),
             "instant": instant,

@@ -54,6 +54,7 @@ def test_alive_index(rows: list[tuple[int, int, int, int]], now: int, then: int,
     alive = index.alive(group, at)
     up_to, less = index.alive_below(group, at, through), index.alive_below(group, at, below)
     early, late = np.full(GROUPS, min(now, then)), np.full(GROUPS, max(now, then))
+    passed = index.version(group, late) - index.version(group, early)
     changed = index.changed_below(group, early, late, through)
     for each in range(GROUPS):
         # in order of value, then of birth, then of death: the order of a tree
@@ -62,6 +63,9 @@ def test_alive_index(rows: list[tuple[int, int, int, int]], now: int, then: int,
         assert alive[each] == len(there)
         assert up_to[each] == sum(life[0] <= value for life, _ in there)
         assert less[each] == sum(life[0] < value for life, _ in there)
+        assert passed[each] == sum(
+            int(early[0]) < seq <= int(late[0]) for life, _ in order for seq in life[1:]
+        )
         assert changed[each] == sum(
             int(early[0]) < seq <= int(late[0]) for life, _ in order if life[0] <= value for seq in life[1:]
         )
