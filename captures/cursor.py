@@ -6,10 +6,8 @@ from typing import Literal
 
 from schemas.errors import CaptureError, CorruptError, TruncatedError
 
-HINT_TRUNCATED = "copy the file again, or record it again and let trace-cmd end by itself"
-HINT_CORRUPT = (
-    "the file was damaged or is not what its header says: copy it again; `trace-cmd dump` may tell more"
-)
+HINT_TRUNCATED = "copy the file again, or record it again and let the recorder end by itself"
+HINT_CORRUPT = "the file was damaged or is not what its header says: copy it again"
 
 ByteOrder = Literal["little", "big"]
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from captures.cursor import ByteOrder
     from captures.perfdata_attr import Attr
 
-HINT_RECORD = "record it again and end perf with Ctrl-C or SIGINT; a killed recording can be read if it goes "
-HINT_RECORD += "through a pipe: perf record -o - ... > FILE"
+HINT_RECORD = (
+    "copy the file again, or record it again and end perf with Ctrl-C; a killed recording can be read "
+)
+HINT_RECORD += "if it goes through a pipe: perf record -o - ... > FILE"
 
 
 @dataclass
