@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import polars as pl
-
-from reports.facts import COLUMNS, OBSERVED, Facts, ranges
+from reports.facts import COLUMNS, Facts, ranges
 from reports.words import cell, provenance
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Kind: TypeAlias = Literal["n", "bad", "wide", ""]
-MAX_WALKS: Final = 10
 MAX_MISSES: Final = 20
 MAX_ROWS: Final = 200
 
@@ -88,24 +85,11 @@ def missed(miss: pa.Table, facts: Facts) -> Grid:
     return grid("strategy,walk:n,address,VMA (end exclusive),cause,cause at s:n,by pid:n", rows, caption)
 
 
-def longest_walks(walk: pa.Table, facts: Facts) -> Grid:
+def longest_walks(facts: Facts) -> Grid:
     """The walks with most iterations: as the kernel counted, else under its own strategy, else the first.
 
     Where no iterations are known, the walks that took longest.
     """
-    frame = pl.DataFrame(walk)
-    known = frame.drop_nulls("iterations_total")
-    key = "iterations_total" if len(known) else "observed_ns"
-    present = (known if len(known) else frame)["strategy"].unique()
-    names = [OBSERVED, facts.capture["native_strategy"], "full", *facts.strategies]
-    strategy = next((name for name in names if name in present), None)
-    if strategy is None:
-        return grid("walk:n", [])
-    chosen = (
-        frame.filter(pl.col("strategy") == strategy)
-        .sort([key, "walk_id"], descending=[True, False], nulls_last=True)
-        .head(MAX_WALKS)
-    )
     rows = [
         [
             str(row["walk_id"]),
@@ -119,9 +103,9 @@ def longest_walks(walk: pa.Table, facts: Facts) -> Grid:
             cell(row["iterations_max"]),
             "-" if row["observed_ns"] is None else f"{row['observed_ns'] / 1e6:.3f}",
         ]
-        for row in chosen.iter_rows(named=True)
+        for row in facts.worst.rows
     ]
-    most = f"most iterations in row {strategy}" if key == "iterations_total" else "the longest time"
+    most = "the longest time" if facts.worst.by_time else f"most iterations in row {facts.worst.strategy}"
     caption = (
         f"The {len(rows)} walks with {most}. Times: seconds after the first event. "
         "Took: from entry to return in the capture, the probes' own cost included."

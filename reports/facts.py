@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from reports import walk_facts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
+
+    from reports.walk_facts import FirstCause, Worst
 
 OBSERVED: Final = "observed"
 
@@ -94,12 +98,19 @@ class Facts:
         rows: Table ``summary``, one dictionary a strategy, in the order of the table.
         misses: Missed mappings by strategy and cause, most first.
         notes: Table ``quality``, equal rows together, worst first.
+        firsts: For each strategy, the first event that made it miss a mapping, where one is known.
+        worst: The walks with most iterations: as the kernel counted, else under its own strategy, else the
+            first in the table.
+        spread: For each strategy, loops by iterations: none, 1, 2-3, 4-7 and so on.
     """
 
     capture: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     misses: Sequence[MissCause]
     notes: Sequence[Note]
+    firsts: Mapping[str, FirstCause]
+    worst: Worst
+    spread: Mapping[str, Sequence[int]]
 
     @property
     def strategies(self) -> list[str]:
@@ -117,14 +128,20 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
     """Take the facts of the documents from the result tables.
 
     Args:
-        tables: Result tables by name; ``capture`` (one row), ``summary``, ``miss`` and ``quality`` are
-            read.
+        tables: Result tables by name; ``capture`` (one row), ``summary``, ``walk``, ``loop``, ``miss`` and
+            ``quality`` are read.
     """
+    capture = tables["capture"].to_pylist()[0]
+    rows = tables["summary"].to_pylist()
+    preferred = [OBSERVED, capture["native_strategy"], "full", *(row["strategy"] for row in rows)]
     return Facts(
-        capture=tables["capture"].to_pylist()[0],
-        rows=tables["summary"].to_pylist(),
+        capture=capture,
+        rows=rows,
         misses=_miss_causes(tables["miss"]),
         notes=notes(tables["quality"]),
+        firsts=walk_facts.first_causes(tables["miss"], capture["first_ts_ns"]),
+        worst=walk_facts.worst_walks(tables["walk"], preferred),
+        spread=walk_facts.spread(tables["loop"]),
     )
 
 

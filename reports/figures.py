@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports import figure_iterations, figure_population
+from reports import figure_iterations, figure_population, figure_space
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def figures(tables: Mapping[str, pa.Table], facts: Facts) -> list[Figure]:
     """Every figure for which the tables hold something to draw."""
     drawn = [
+        figure_space.draw(tables, facts),
         figure_iterations.draw(tables["loop"], facts),
         figure_population.draw(tables["avc"], tables["walk"], facts),
     ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_LISTED: Final = 30
+MAX_WORST: Final = 3
 
 
 def render_markdown(tables: Mapping[str, pa.Table]) -> str:
@@ -35,6 +36,9 @@ def markdown_of(facts: Facts) -> str:
         strategy_table(facts.rows),
         bullets(legend),
     ]
+    if facts.worst.rows:
+        title, lines = words.worst_walks(facts, MAX_WORST)
+        blocks += [markdown(title), bullets(lines)]
     if facts.misses:
         causes = [miss.sentence for miss in facts.misses]
         blocks += ["What made the mappings be missed:", bullets(_first(causes, "tables/miss.parquet"))]

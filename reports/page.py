@@ -66,7 +66,7 @@ def page_of(facts: report_facts.Facts, tables: Mapping[str, pa.Table]) -> str:
             figures=[_view(figure) for figure in drawn],
             causes=excerpts.causes(facts),
             missed=excerpts.missed(tables["miss"], facts),
-            longest=excerpts.longest_walks(tables["walk"], facts),
+            longest=excerpts.longest_walks(facts),
             quality=excerpts.quality(facts),
             provenance=excerpts.origin(facts),
             command=_command(tables["capture"], facts),

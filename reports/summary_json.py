@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from reports.facts import Facts
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -27,11 +27,10 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     """Render the summary as JSON; byte-identical for the same tables.
 
     Keys: ``schema_version``; ``capture`` (the row of table ``capture``); ``verdict`` (sentences);
-        ``summary`` (rows of
-    table ``summary``); ``evidence`` (word to meaning); ``misses`` (strategy, cause or null, mappings);
-        ``quality`` (rows
-    of table ``quality`` that say the same together); ``omitted`` (rows of the last two beyond the first
-        1,000).
+    ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
+    in ns, pid); ``evidence`` (word to meaning); ``misses`` (strategy, cause or null, mappings);
+    ``quality`` (rows of table ``quality`` that say the same together); ``omitted`` (rows of the last two
+    beyond the first 1,000).
     Null means not known.
 
     Raises:
@@ -47,6 +46,7 @@ def json_of(facts: Facts) -> str:
         "capture": dict(facts.capture),
         "verdict": words.verdict(facts),
         "summary": [dict(row) for row in facts.rows],
+        "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
         "evidence": dict(words.evidence(facts)),
         "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],
         "quality": [asdict(note) for note in facts.notes[:MAX_ROWS]],

@@ -25,10 +25,14 @@ MAX_BYTES: Final = 4000
 MAX_STRATEGIES: Final = 8
 MAX_VERDICT: Final = 5
 MAX_NAME: Final = 40
+MAX_WORST: Final = 3
 MAX_VALUE: Final = 160
 """Characters of one value (a path, a sentence) that are printed."""
 
 _NAME_WIDTH: Final = 10
+_KEPT_BYTES: Final = 700
+"""Room that is kept for causes and limits."""
+
 _EVIDENCE_WIDTH: Final = len("  predicted")
 _MIN_WIDTHS: Final = (8, 6, 6, 6, 6, 6)
 
@@ -56,6 +60,10 @@ def text_of(facts: Facts, *, report: str | os.PathLike[str] | None = None) -> st
     ]
     end = [] if report is None else [_wrap(f"Full report: {_cut(report)}", "  ")]
     room = MAX_BYTES - len("\n\n".join([*blocks, *end]))
+    for block in _walks(facts):
+        if len(block) + 2 + _KEPT_BYTES <= room:
+            blocks.append(block)
+            room -= len(block) + 2
     if facts.misses:
         causes = (miss.sentence for miss in facts.misses)
         # A third at most, so that what limits the evidence is never left out.
@@ -91,6 +99,36 @@ def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     if len(rows) > len(shown):
         lines.append(f"({len(rows) - len(shown)} more strategies in summary.json)")
     return "\n".join(lines)
+
+
+def digit_plot(facts: Facts) -> str:
+    """Loops by iterations: a row a strategy, a column each power of two, a digit for the number of loops."""
+    names = [name for name in facts.strategies if name in facts.spread][:MAX_STRATEGIES]
+    columns = max(len(facts.spread[name]) for name in names)
+    rows = []
+    for name in names:
+        counts = facts.spread[name]
+        digits = [str(min(9, len(str(n)))) if n else "." for n in counts] + ["."] * (columns - len(counts))
+        rows.append(f"  {ascii_only(name)[:_NAME_WIDTH]:<{_NAME_WIDTH}} {' '.join(digits)}")
+    top = 0 if columns < 2 else 2 ** (columns - 1) - 1
+    scale = "" if columns < 2 else f", then 1, 2-3, 4-7, ... up to {top:,}"
+    return _lines(
+        "Inner loops by iterations:",
+        *rows,
+        _wrap(f"  columns: no iteration{scale}", "    "),
+        "  digit: digits of the number of loops (1: 1-9, 2: 10-99, ...)",
+    )
+
+
+def _walks(facts: Facts) -> list[str]:
+    """What is left out first where there is no room."""
+    blocks = []
+    if facts.worst.rows:
+        title, lines = words.worst_walks(facts, MAX_WORST)
+        blocks.append(_lines(title, *(_wrap(f"  {_cut(line)}", "    ") for line in lines)))
+    if facts.spread:
+        blocks.append(digit_plot(facts))
+    return blocks
 
 
 def _staircase(edges: Sequence[int]) -> list[str]:

@@ -46,7 +46,9 @@ def verdict(facts: Facts) -> list[str]:
             continue
         misses = _number(row["missed"]) if row["missed"] else "none"
         rest = f"; of {_number(mappings - known)} more it is not known" if known < mappings else ""
-        sentences.append(f"{row['strategy']} misses {misses} of {_number(known)} mappings{rest}.")
+        first = facts.firsts.get(row["strategy"])
+        why = f"; first cause: {first.words}" if row["missed"] and first is not None else ""
+        sentences.append(f"{row['strategy']} misses {misses} of {_number(known)} mappings{rest}{why}.")
     if answered and not mappings:
         sentences.append("No walk finds a mapping, under any strategy.")
     elif clean:
@@ -93,6 +95,29 @@ def provenance(facts: Facts) -> list[tuple[str, str]]:
         ("walks", f"{_number(walks)} of rmap_walk_ksm(), {_number(loops)} inner loops"),
         ("replay", capture["replay_version"]),
     ]
+
+
+def worst_walks(facts: Facts, most: int) -> tuple[str, list[str]]:
+    """A heading and one line for each of the worst walks, at most ``most``."""
+    lines = []
+    first, native = facts.capture["first_ts_ns"], facts.capture["native_strategy"]
+    ran = facts.worst.by_time or facts.worst.strategy in (OBSERVED, native)
+    under = "" if ran else f" under {native}" if native else " in the kernel"
+    for row in facts.worst.rows[:most]:
+        parts = [f"walk {row['walk_id']}"]
+        if first is not None:
+            parts[0] += f" at {(row['ts_ns'] - first) / 1e9:.3f} s"
+        if row["pid"] is not None:
+            parts.append(f"pid {row['pid']}" + (f" {row['comm']}" if row["comm"] else ""))
+        if row["caller"] is not None:
+            parts.append(row["caller"])
+        if row["iterations_total"] is not None:
+            parts.append(f"{_number(row['iterations_total'])} iterations in {_number(row['loops'])} loops")
+        if row["observed_ns"] is not None:
+            parts.append(f"took {row['observed_ns'] / 1e6:.3f} ms{under}")
+        lines.append(", ".join(parts))
+    how = "longest time" if facts.worst.by_time else f"most iterations, row {facts.worst.strategy}"
+    return f"Worst walks ({how}):", lines
 
 
 def measures(facts: Facts) -> list[str]:

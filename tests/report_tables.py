@@ -124,6 +124,8 @@ def sample_tables(
                         "mm": MM,
                         "address": BASE + page * 4096,
                         "search_new_forks": 0,
+                        "first_pgoff": {"full": 0, "vm_pgoff": 0}.get(strategy, page),
+                        "last_pgoff": {"full": 2**64 - 1, "vm_pgoff": 0}.get(strategy, page),
                         "strategy": strategy,
                         "iterations": iterations,
                         "skip_addr_out_of_range": 1999 if wide else int(missed),
@@ -172,10 +174,44 @@ def sample_tables(
         "loop": loops,
         "miss": misses,
         "avc": _intervals(),
+        "vma": _vmas(),
+        "rmap_item": _items(),
         "quality": QUALITY,
         "capture": [capture_row(**(capture or {}))],
     }
-    return {name: table(name, rows.get(name, [])) for name in (*rows, "vma", "rmap_item")}
+    return {name: table(name, rows.get(name, [])) for name in rows}
+
+
+def _vmas() -> list[dict[str, Any]]:
+    """Versions of the VMAs of the tree that is split: number 0 before, 1 + page after it, by mprotect."""
+    rows = [{"vma_id": 0, "died_ts_ns": SPLIT_NS}]
+    rows += [
+        {"vma_id": 1 + page, "born_ts_ns": SPLIT_NS + page * 1000, "cause_event": "mprotect"}
+        for page in range(PAGES)
+    ]
+    return [{"mm": MM, "evidence": "exact"} | row for row in rows]
+
+
+def _items() -> list[dict[str, Any]]:
+    """The pages that walks ask for, merged one after the other, half a second after the first event."""
+    pages = {
+        (item, 0 if walk in (8, 9) and item == 0 else 1 + 4 * walk + item)
+        for walk in range(16)
+        for item in range(4)
+    }
+    return [
+        {
+            "rmap_item": 0xFFFF888100300000 + item,
+            "mm": MM,
+            "address": BASE + page * 4096,
+            "anon_vma": ANON_VMA,
+            "vm_pgoff": 0,
+            "linear_page_index": page,
+            "born_ts_ns": START_NS + 500_000_000 + page,
+            "evidence": "exact",
+        }
+        for item, page in sorted(pages)
+    ]
 
 
 def _intervals() -> list[dict[str, Any]]:
@@ -186,6 +222,7 @@ def _intervals() -> list[dict[str, Any]]:
     ) -> dict[str, Any]:
         return {
             "avc": 0xFFFF888100400000 + number * 64,
+            "vma_id": number if tree == ANON_VMA else None,
             "anon_vma": tree,
             "mm": MM,
             "first_pgoff": first,

@@ -80,7 +80,7 @@ def test_verdict_names_the_longest_loops_and_what_is_missed() -> None:
     verdict = json.loads(json_summary(sample_tables()))["verdict"]
     assert verdict == [
         "Most iterations in one inner loop: full 2,000, addr 1, vm_pgoff 1, linear 1.",
-        "vm_pgoff misses 30 of 64 mappings.",
+        "vm_pgoff misses 30 of 64 mappings; first cause: mprotect at 2.000 s by pid 123.",
         "full, addr and linear miss none.",
     ]
 
@@ -109,7 +109,8 @@ def test_verdict_tells_missing_none_from_not_knowing_about_some() -> None:
     ]
     tables = sample_tables() | {"summary": table("summary", rows)}
     assert json.loads(json_summary(tables))["verdict"][1:] == [
-        "vm_pgoff misses 3,308 of 4,252 mappings; of 280 more it is not known.",
+        "vm_pgoff misses 3,308 of 4,252 mappings; of 280 more it is not known; "
+        "first cause: mprotect at 2.000 s by pid 123.",
         "linear misses none of 4,252 mappings; of 280 more it is not known.",
         "full misses none.",
     ]
@@ -274,3 +275,28 @@ def test_finding_nothing_is_not_missing_nothing() -> None:
     rows = [summary_row("full", None, 1, 0, 0, 1, 0, 0), summary_row("linear", None, 1, 0, 0, 1, 0, 0)]
     verdict = json.loads(json_summary(sample_tables() | {"summary": table("summary", rows)}))["verdict"]
     assert verdict[1:] == ["No walk finds a mapping, under any strategy."]
+
+
+def test_text_names_the_worst_walks() -> None:
+    text = render_text(sample_tables())
+    assert (
+        "\nWorst walks (most iterations, row observed):\n  walk 8 at 3.000 s, pid 123 ksmload, try_to" in text
+    )
+    assert "8,000 iterations in 4 loops, took 34.600 ms" in " ".join(text.split())
+
+
+def test_digits_count_the_loops_of_each_power_of_two() -> None:
+    lines = render_text(sample_tables()).splitlines()
+    plot = lines[lines.index("Inner loops by iterations:") + 1 :]
+    # 32 loops of 1 iteration and 32 of 2,000 (1,024 to 2,047); linear: 64 loops of 1
+    assert plot[1].split() == ["full", ".", "2", *"." * 9, "2"]
+    assert plot[4].split() == ["linear", ".", "2", *"." * 10]
+    assert plot[5] == "  columns: no iteration, then 1, 2-3, 4-7, ... up to 2,047"
+
+
+def test_a_first_cause_is_the_earliest_that_is_known() -> None:
+    misses = sample_tables()["miss"].to_pylist()
+    misses[0] |= {"cause_event": None, "cause_ts_ns": None, "cause_pid": None}
+    misses[1] |= {"cause_event": "mremap", "cause_ts_ns": misses[1]["walk_id"], "cause_pid": 7}
+    text = render_text(sample_tables(capture={"first_ts_ns": 0}) | {"miss": table("miss", misses)})
+    assert "first cause: mremap at 0.000 s by pid 7." in " ".join(text.split())

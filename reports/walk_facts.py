@@ -1,0 +1,107 @@
+"""What the documents say of single walks and loops: worst walks, first causes, loops by iterations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+MAX_WALKS: Final = 10
+
+
+@dataclass(frozen=True)
+class FirstCause:
+    """The first event that made a strategy miss mappings.
+
+    Attributes:
+        event: Name of the system call or of the event.
+        after_ns: Time after the first event of the capture; None: the capture's begin is not known.
+        pid: Thread id of the task that caused it; None: not known.
+    """
+
+    event: str
+    after_ns: int | None
+    pid: int | None
+
+    @property
+    def words(self) -> str:
+        """``mprotect at 12.331 s by pid 812``."""
+        when = "" if self.after_ns is None else f" at {self.after_ns / 1e9:.3f} s"
+        who = "" if self.pid is None else f" by pid {self.pid}"
+        return f"{self.event}{when}{who}"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The walks with most iterations.
+
+    Attributes:
+        rows: Rows of table ``walk``, the worst first, at most `MAX_WALKS`.
+        strategy: The row of the strategy table that they belong to; None: there is no walk.
+        by_time: Nothing is known of iterations: they are the walks that took longest.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    strategy: str | None
+    by_time: bool
+
+
+def first_causes(miss: pa.Table, first_ts_ns: int | None) -> dict[str, FirstCause]:
+    """For each strategy, the earliest cause that is known."""
+    columns = ["strategy", "cause_event", "cause_ts_ns", "cause_pid"]
+    known = pl.DataFrame(miss.select(columns)).drop_nulls(["cause_event", "cause_ts_ns"])
+    first = known.sort("cause_ts_ns", maintain_order=True).unique("strategy", keep="first")
+    return {
+        strategy: FirstCause(event, None if first_ts_ns is None else ts - first_ts_ns, pid)
+        for strategy, event, ts, pid in first.sort("strategy").iter_rows()
+    }
+
+
+def worst_walks(walk: pa.Table, preferred: Sequence[str | None]) -> Worst:
+    """The walks with most iterations in one row of the strategy table.
+
+    Args:
+        walk: Table ``walk``.
+        preferred: Names of rows, the best first; the first of them with known iterations is taken. Where no
+            iterations are known, the walks that took longest.
+    """
+    frame = pl.DataFrame(walk)
+    known = frame.drop_nulls("iterations_total")
+    by_time = known.is_empty()
+    present = (frame if by_time else known)["strategy"].unique()
+    strategy = next((name for name in preferred if name in present), None)
+    worst = (
+        frame.filter(pl.col("strategy") == pl.lit(strategy, pl.String))
+        .sort(
+            ["observed_ns" if by_time else "iterations_total", "walk_id"],
+            descending=[True, False],
+            nulls_last=True,
+        )
+        .head(MAX_WALKS)
+    )
+    return Worst(worst.to_dicts(), strategy, by_time)
+
+
+def spread(loop: pa.Table) -> dict[str, list[int]]:
+    """For each strategy, loops by iterations: none, 1, 2-3, 4-7, 8-15 and so on; nulls are left out."""
+    counted = (
+        pl.DataFrame(loop.select(["strategy", "iterations"]))
+        .lazy()
+        .drop_nulls("iterations")
+        .group_by("strategy", "iterations")
+        .len("loops")
+        .collect()
+    )
+    spreads: dict[str, list[int]] = {}
+    for strategy, iterations, loops in counted.iter_rows():
+        bins = spreads.setdefault(strategy, [])
+        number = int(iterations).bit_length()
+        bins += [0] * (number + 1 - len(bins))
+        bins[number] += loops
+    return spreads
