@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
 from captures.roles import SYSCALLS
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from captures.roles import From
 
     Values: TypeAlias = pa.Array[Any]
+    Part: TypeAlias = dict[str, Values]
+    Numbers: TypeAlias = np.ndarray[Any, Any]
 
 EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
 
@@ -50,13 +51,18 @@ def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> di
         raise ValueError(f"not an event table: {', '.join(sorted(unknown))}")
     matches = [each for each in find_roles(capture) if each.role.table in asked]
     calls = syscall_names(capture) if "ev_syscall" in asked else {}
-    raw = capture.decode([each.name for each in matches] + list(calls))
-    parts: dict[str, list[pa.Table]] = {name: [] for name in EVENT_TABLES}
+    columns = {
+        each.name: {name for source in each.sources.values() for name in source.names + source.upper}
+        for each in matches
+    }
+    raw = capture.decode([*columns, *calls], columns)
+    parts: dict[str, list[Part]] = {name: [] for name in EVENT_TABLES}
     for match in _one_for_each_role(matches, raw):
-        parts[match.role.table].append(_convert(capture, match, raw[match.name]))
-    for name in calls:
-        parts["ev_syscall"].append(_syscall(capture.formats[name], raw[name]))
-    return {name: _united(name, tables) for name, tables in parts.items()}
+        batches = raw[match.name].to_batches()
+        parts[match.role.table] += [_convert(capture, match, each) for each in batches]
+    for name, event in calls.items():
+        parts["ev_syscall"] += [_syscall(event, each) for each in raw[name].to_batches()]
+    return {name: _united(name, rows) for name, rows in parts.items()}
 
 
 def _one_for_each_role(matches: list[Match], raw: dict[str, pa.Table]) -> list[Match]:
@@ -74,13 +80,13 @@ def _value(match: Match, raw: dict[str, pa.Table]) -> tuple[bool, int, int]:
     return rows > 0, len(match.sources), rows
 
 
-def _convert(capture: Capture, match: Match, raw: pa.Table) -> pa.Table:
+def _convert(capture: Capture, match: Match, raw: pa.RecordBatch) -> Part:
     """Rows of one raw event as rows of its table."""
     table = TABLES[match.role.table]
-    columns: dict[str, Values] = {}
+    columns: Part = {}
     for column in table.columns:
         if column.name in COMMON:
-            columns[column.name] = _flat(raw[column.name])
+            columns[column.name] = raw[column.name]
         elif column.name in match.role.constants:
             columns[column.name] = pa.repeat(
                 pa.scalar(match.role.constants[column.name], column.type), raw.num_rows
@@ -91,22 +97,22 @@ def _convert(capture: Capture, match: Match, raw: pa.Table) -> pa.Table:
             columns["comm"] = _looked_up(raw["pid"], capture.comms())
         else:
             columns[column.name] = pa.nulls(raw.num_rows, column.type)
-    return pa.table(columns, schema=table.arrow)
+    return columns
 
 
-def _value_of(capture: Capture, raw: pa.Table, source: From, type_: pa.DataType) -> Values:
+def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.DataType) -> Values:
     """The values of one column."""
-    values = _flat(raw[source.names[0]])
+    values = raw[source.names[0]]
     if source.rule == "pair":
         lower = _integers(values, np.uint64) & np.uint64(0xFFFFFFFF)
-        upper = _integers(_flat(raw[source.upper[0]]), np.uint64) << np.uint64(32)
+        upper = _integers(raw[source.upper[0]], np.uint64) << np.uint64(32)
         return pa.array(upper | lower)
     if source.rule == "node":
         return pa.array(_integers(values, np.uint64) & np.uint64(~3 & (1 << 64) - 1))
     if source.rule == "plus_one":
         return pa.array((_integers(values, np.int64) + 1).astype(np.int32))
     if source.rule == "line":
-        return pc.utf8_rtrim(values, "\n")
+        return pa.array([text and text.rstrip("\n") for text in values.to_pylist()], pa.string())
     if source.rule == "symbol":
         return _symbols(capture, values)
     if pa.types.is_string(type_):
@@ -116,27 +122,26 @@ def _value_of(capture: Capture, raw: pa.Table, source: From, type_: pa.DataType)
     return pa.array(_integers(values, type_.to_pandas_dtype()))
 
 
-def _integers(values: Values, dtype: Any) -> np.ndarray[Any, Any]:
+def _integers(values: Values, dtype: Any) -> Numbers:
     """Integers in another type; the bits of a register stay what they are."""
-    return cast("np.ndarray[Any, Any]", values.to_numpy(zero_copy_only=False).astype(dtype))
+    return cast("Numbers", values.to_numpy(zero_copy_only=False).astype(dtype, copy=False))
 
 
 def _symbols(capture: Capture, values: Values) -> Values:
     """Names of functions: from text ``name+0x0/0xe40``, or from addresses by the capture's kallsyms."""
-    coded = values.dictionary_encode()
-    names: list[str | None] = []
-    for value in coded.dictionary.to_pylist():
+    raw = values.to_pylist()
+    names: dict[int | str | None, str | None] = {}
+    for value in set(raw):
         if isinstance(value, int):
-            names.append(capture.symbol(value))
-        else:
+            names[value] = capture.symbol(value)
+        elif value is not None:
             found = _SYMBOL.match(value)
-            names.append((found[0] if found else "") or None)
-    return pa.array(names, pa.string()).take(coded.indices)
+            names[value] = (found[0] if found else "") or None
+    return pa.array(map(names.get, raw), pa.string())
 
 
-def _looked_up(pids: pa.ChunkedArray[Any], comms: dict[int, str]) -> Values:
-    coded = _flat(pids).dictionary_encode()
-    return pa.array([comms.get(pid) for pid in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
+def _looked_up(pids: Values, comms: dict[int, str]) -> Values:
+    return pa.array(map(comms.get, pids.to_pylist()), pa.string())
 
 
 def syscall_names(capture: Capture) -> dict[str, EventFormat]:
@@ -145,11 +150,11 @@ def syscall_names(capture: Capture) -> dict[str, EventFormat]:
     return {name: capture.formats[name] for name in wanted if name in capture.formats}
 
 
-def _syscall(event: EventFormat, raw: pa.Table) -> pa.Table:
+def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
     """Rows of one sys_enter_* or sys_exit_* event; arguments by their place, as their names differ."""
     _, way, call = event.name.split("_", 2)
     table = TABLES["ev_syscall"]
-    columns: dict[str, Values] = {name: _flat(raw[name]) for name in COMMON}
+    columns: Part = {name: raw[name] for name in COMMON}
     columns["is_exit"] = pa.repeat(pa.scalar(way == "exit"), raw.num_rows)
     columns["name"] = pa.repeat(pa.scalar(call), raw.num_rows)
     by_place = sorted(event.fields.values(), key=lambda each: each.offset)
@@ -164,21 +169,53 @@ def _syscall(event: EventFormat, raw: pa.Table) -> pa.Table:
         if field is None or field not in event.fields or not is_number(event, field):
             columns[column.name] = pa.nulls(raw.num_rows, column.type)
         else:
-            values = _flat(raw[column_name(field)])
+            values = raw[column_name(field)]
             columns[column.name] = pa.array(_integers(values, column.type.to_pandas_dtype()))
-    return pa.table(columns, schema=table.arrow)
+    return columns
 
 
-def _united(name: str, tables: list[pa.Table]) -> pa.Table:
+def _united(name: str, parts: list[Part]) -> pa.Table:
     """One table in order of ``seq``."""
-    filled = [table for table in tables if table.num_rows]
-    if not filled:
+    if not parts:
         return TABLES[name].empty()
-    whole = pa.concat_tables(filled).combine_chunks()
-    if len(filled) > 1:
-        whole = whole.take(pa.array(np.argsort(whole["seq"].to_numpy(), kind="stable")))
-    return TABLES[name].check(whole)
+    seq = np.concatenate([_bits(part["seq"]) for part in parts])
+    # The parts of one event are in order, and one behind the other: a stable sort merges the events.
+    order = None if bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
+    columns = [_merged([part[each] for part in parts], order) for each in TABLES[name].arrow.names]
+    return TABLES[name].check(pa.table(columns, schema=TABLES[name].arrow))
 
 
-def _flat(values: pa.ChunkedArray[Any]) -> Values:
-    return values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+def _merged(parts: list[Values], order: Numbers | None) -> Values:
+    """The values of one column of several parts, one part after the other, then in another order."""
+    if len(parts) == 1 and order is None:
+        return parts[0]
+    type_, rows = parts[0].type, sum(map(len, parts))
+    nulls = sum(part.null_count for part in parts)
+    if nulls == rows:
+        return pa.nulls(rows, type_)
+    if pa.types.is_boolean(type_) and not nulls:
+        return pa.array(_ordered([part.to_numpy(zero_copy_only=False) for part in parts], order))
+    if not pa.types.is_integer(type_):
+        whole = pa.concat_arrays(parts)
+        return whole if order is None else whole.take(pa.array(order))
+    # numpy takes a third of the time of Arrow's own take.
+    values = _ordered([_bits(part) for part in parts], order)
+    mask = _ordered([_is_null(part) for part in parts], order) if nulls else None
+    return pa.array(values, type_, mask=mask)
+
+
+def _ordered(parts: list[Numbers], order: Numbers | None) -> Numbers:
+    whole = np.concatenate(parts)
+    return whole if order is None else whole.take(order)
+
+
+def _bits(values: Values) -> Numbers:
+    """The memory of an array of integers; where it is null, there is any number."""
+    memory = np.frombuffer(values.buffers()[1], dtype=values.type.to_pandas_dtype())
+    return memory[values.offset : values.offset + len(values)]
+
+
+def _is_null(values: Values) -> Numbers:
+    if values.null_count in (0, len(values)):
+        return np.full(len(values), values.null_count > 0)
+    return cast("Numbers", values.is_null().to_numpy(zero_copy_only=False))

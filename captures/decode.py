@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 COMMON: Final = ("seq", "ts_ns", "cpu", "pid")
 """Columns that every event table begins with."""
 
+JOINED_ROWS: Final = 1 << 15
+"""Rows up to which the parts of a table are joined."""
+
 MAX_EVENT_BYTES: Final = 1 << 16
 MAX_IDS: Final = (1 << 16) + 256
 """Ids of events: ``common_type`` has 16 bits; above are those of ``perfdata_side``."""
@@ -43,8 +46,9 @@ class EventParts:
     Attributes:
         format: Its format.
         pid: Its field ``common_pid``.
-        fixed: Its fields in the fixed part of the record, as far as they were asked for.
-        variable: Those that lie elsewhere, likewise.
+        asked: Its own fields that were asked for, in the order of the format.
+        fixed: Those in the fixed part of the record.
+        variable: Those that lie elsewhere.
         row_bytes: Bytes of the fixed part, from the start of the payload, that hold all fields.
         index: Place of each record among all records of the capture, in the order in which they come.
         values: Values of ``ts_ns``, ``cpu``, ``pid`` and each fixed field, one array a part.
@@ -55,6 +59,7 @@ class EventParts:
 
     format: EventFormat
     pid: Field
+    asked: list[Field]
     fixed: list[Field]
     variable: list[Field]
     row_bytes: int
@@ -65,8 +70,8 @@ class EventParts:
     unreadable: int = 0
 
     @classmethod
-    def of(cls, event: EventFormat, fields: Collection[str] | None) -> EventParts:
-        """Plan the decoding of one event; ``fields``: its own fields that are asked for, None: all.
+    def of(cls, event: EventFormat, columns: Collection[str] | None) -> EventParts:
+        """Plan the decoding of one event; ``columns``: those of its own fields that are needed, None: all.
 
         Raises:
             CorruptError: The format puts a field where none can be.
@@ -82,19 +87,14 @@ class EventParts:
                 found=f"{row_bytes} bytes",
                 hint=HINT_CORRUPT,
             )
-        asked = [each for each in own if fields is None or each.name in fields]
+        asked = [each for each in own if columns is None or column_name(each.name) in columns]
         variable = [each for each in asked if each.is_dynamic or each.is_tail]
         fixed = [each for each in asked if not each.is_dynamic and not each.is_tail]
-        return cls(event, pid, fixed, variable, row_bytes)
+        return cls(event, pid, asked, fixed, variable, row_bytes)
 
     def keep(self, name: str, values: Values) -> None:
         """Keep the values of a column for the records of one part."""
         self.values.setdefault(name, []).append(values)
-
-    def joined(self, name: str, dtype: np.dtype[Any]) -> Values:
-        """The values of a column for all records."""
-        values: Values = joined(self.values.get(name, []), dtype)
-        return values
 
 
 class Decoder:
@@ -117,12 +117,12 @@ class Decoder:
         """Nothing is seen yet.
 
         Args:
-            wanted: The events that are asked for, and of each its own fields; None: all of them.
+            wanted: The events that are asked for, and of each the columns of its own fields; None: all.
             order: Byte order, ``<`` or ``>``.
             type_offset: Byte of the payload at which ``common_type`` is.
             spans: Takes the times of every record.
         """
-        self.events = {each.id: EventParts.of(each, fields) for each, fields in wanted.items()}
+        self.events = {each.id: EventParts.of(each, columns) for each, columns in wanted.items()}
         self.counts = np.zeros(MAX_IDS, dtype=np.int64)
         self.records = 0
         self.times: list[Longs] = []
@@ -269,31 +269,40 @@ class Decoder:
             An own field that has the name of one of the first four gets ``_`` behind its name.
         """
         parts = self.events[number]
-        seq = joined(parts.index, np.dtype(np.int64))
-        if rank is not None:
-            seq = rank[seq]
+        index = joined(parts.index, np.dtype(np.int64))
+        seq = index if rank is None else rank[index]
         order = None if rank is None or bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
+        # A large table stays in the parts that it came in: joining them costs as much as taking them out.
+        in_parts = rank is None and len(seq) > JOINED_ROWS
 
-        def column(name: str, dtype: np.dtype[Any]) -> Values:
-            values = parts.joined(name, dtype)
-            return values if order is None else values[order]
+        def values(name: str, dtype: np.dtype[Any]) -> list[Values]:
+            if in_parts:
+                return parts.values[name]
+            whole = joined(parts.values.get(name, []), dtype)
+            return [whole if order is None else whole[order]]
 
-        pid = column("pid", element_type(parts.pid)).view(f"{self._order}i4").astype(np.int32)
+        pid = [
+            each.view(f"{self._order}i4").astype(np.int32, copy=False)
+            for each in values("pid", element_type(parts.pid))
+        ]
         columns: dict[str, Any] = {
-            "seq": seq if order is None else seq[order],
-            "ts_ns": column("ts_ns", np.dtype(np.int64)),
-            "cpu": column("cpu", np.dtype(np.int32)),
+            "seq": parts.index if in_parts else [seq if order is None else seq[order]],
+            "ts_ns": values("ts_ns", np.dtype(np.int64)),
+            "cpu": values("cpu", np.dtype(np.int32)),
             "pid": pid,
         }
-        asked = {*parts.fixed, *parts.variable}
-        for each in (each for each in parts.format.fields.values() if each in asked):
+        columns = {name: pa.chunked_array(each) for name, each in columns.items()}
+        for each in parts.asked:
             name = column_name(each.name)
             if each.is_dynamic or each.is_tail:
-                texts = pa.chunked_array(parts.texts.get(name, []), arrow_type(each)).combine_chunks()
+                texts = pa.chunked_array(parts.texts.get(name, []), arrow_type(each))
+                texts = texts if in_parts else texts.combine_chunks()
                 columns[name] = texts if order is None else texts.take(pa.array(order))
             else:
-                raw = column(name, element_type(each)).view(np.uint8).reshape(-1, each.size)
-                columns[name] = fixed_column(raw, each, self._order)
+                columns[name] = pa.chunked_array(
+                    fixed_column(raw.view(np.uint8).reshape(-1, each.size), each, self._order)
+                    for raw in values(name, element_type(each))
+                )
         return pa.table(columns)
 
 

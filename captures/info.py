@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     import pyarrow as pa
 
@@ -85,11 +85,19 @@ class Capture(Protocol):
         """
         ...
 
-    def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
+    def decode(
+        self, names: Iterable[str], columns: Mapping[str, Collection[str]] | None = None
+    ) -> dict[str, pa.Table]:
         """The events ``system:name`` as tables, in order of ``seq``.
 
         Columns: seq int64 (place among all records of the capture), ts_ns int64, cpu int32, pid int32, then
-        the event's own fields. All names in one call cost one pass over the file.
+        the event's own fields; a field that has the name of one of these gets ``_`` behind it. All names in
+        one call cost one pass over the file.
+
+        Args:
+            names: The events.
+            columns: By event, the columns of its own fields that are needed; all of an event that is not in
+                it. None: all of every event.
 
         Raises:
             MissingEventsError: The capture does not know one of the names.

@@ -21,7 +21,7 @@ from captures.perfdata_side import FIRST_ID, IDS, SIDE_EVENTS, side_formats
 from captures.spans import Spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from captures.decode import Cpus
     from captures.eventfmt import EventFormat
@@ -142,14 +142,17 @@ class PerfCapture:
     def event_spans(self) -> dict[str, tuple[int, int]]:
         """First and last time of each event that occurs. See ``captures.info.Capture.event_spans``."""
         spans = Spans(MAX_IDS)
-        self._read([], spans)
+        self._read({}, spans)
         return spans.by_name(self.formats)
 
-    def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
+    def decode(
+        self, names: Iterable[str], columns: Mapping[str, Collection[str]] | None = None
+    ) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""
         asked = list(dict.fromkeys(names))
         wanted = find_formats(self.formats, asked, self.path, "perf record -e SYSTEM:NAME")
-        decoder, cpus = self._read(wanted)
+        needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
+        decoder, cpus = self._read(needed)
         ts_ns = _joined(decoder.times, np.dtype(np.int64))
         rank = _ranks(
             ts_ns, cpus, backward=any(each.flags & c.FLAG_WRITE_BACKWARD for each in self._perf.attrs)
@@ -207,18 +210,19 @@ class PerfCapture:
 
     def _scanned(self) -> Scan:
         if self._scan is None:
-            self._read([])
+            self._read({})
         assert self._scan is not None, "_read sets it"
         return self._scan
 
-    def _read(self, wanted: list[EventFormat], spans: Spans | None = None) -> tuple[Decoder, Cpus]:
+    def _read(
+        self, wanted: Mapping[EventFormat, Collection[str] | None], spans: Spans | None = None
+    ) -> tuple[Decoder, Cpus]:
         """One pass over all records; also the CPU of each, in the order of the file."""
         perf = self._perf
         always = [self._side_formats[name] for name in _ALWAYS]
         at = type_offset([each for each in wanted if each.id < FIRST_ID], self.path)
-        decoder = Decoder(
-            dict.fromkeys([*wanted, *always]), "<" if perf.order == "little" else ">", at, spans
-        )
+        order = "<" if perf.order == "little" else ">"
+        decoder = Decoder({**wanted, **dict.fromkeys(always)}, order, at, spans)
         reader, stream = SampleReader(perf), RecordStream(perf)
         parts: list[Cpus] = []
         first, last, seen = _NEVER, -1, np.empty(0, dtype=np.int32)

@@ -24,7 +24,7 @@ from captures.text_preamble import Preamble
 from schemas.errors import MissingEventsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from captures.eventfmt import EventFormat
     from captures.source import Source
@@ -123,13 +123,21 @@ class TextCapture:
         found = {name: spans.of(event.keys) for name, event in self._events.items()}
         return {name: span for name, span in found.items() if span is not None}
 
-    def decode(self, names: Iterable[str]) -> dict[str, pa.Table]:
+    def decode(
+        self, names: Iterable[str], columns: Mapping[str, Collection[str]] | None = None
+    ) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""
         asked = list(dict.fromkeys(names))
         for name in asked:
             if name not in self.formats:
                 raise self._missing(name)
-        return {name: self._table(name) for name in asked}
+        tables = {name: self._table(name) for name in asked}
+        for name in tables.keys() & (columns or {}):
+            kept = [
+                each for each in tables[name].column_names if each in {*_RESERVED, *(columns or {})[name]}
+            ]
+            tables[name] = tables[name].select(kept)
+        return tables
 
     def quality(self) -> pa.Table:
         """Table ``quality``: what the text lacks."""

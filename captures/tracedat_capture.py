@@ -109,14 +109,13 @@ class TraceDatCapture:
         return spans.by_name(self.formats)
 
     def decode(
-        self, names: Iterable[str], fields: Mapping[str, Collection[str]] | None = None
+        self, names: Iterable[str], columns: Mapping[str, Collection[str]] | None = None
     ) -> dict[str, pa.Table]:
         """The events as tables. See ``captures.info.Capture.decode``."""
         asked = list(dict.fromkeys(names))
         wanted = find_formats(self.formats, asked, self.path, "trace-cmd record -e SYSTEM:NAME")
-        decoder, rank = self._read(
-            {each: fields and fields.get(name) for name, each in zip(asked, wanted, strict=True)}
-        )
+        needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
+        decoder, rank = self._read(needed)
         tables = {}
         for name, each in zip(asked, wanted, strict=True):
             tables[name] = decoder.table(each.id, rank)
@@ -201,7 +200,7 @@ class TraceDatCapture:
         """One pass over all records, or two where times go back.
 
         Args:
-            wanted: Events to decode, and the fields of each (None: all).
+            wanted: Events to decode, and the columns of each (None: all).
             spans: Takes the times of every record.
 
         Returns:

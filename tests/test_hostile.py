@@ -183,7 +183,7 @@ def test_any_bytes_behind_the_magic(
     ("content", "found"),
     [
         (b"", "an empty file"),
-        (b"some words\nand more\n", "no line with a task"),
+        (b"some words\nand more\n", "a line that has a task"),
         (b"\x7fELF\x02\x01\x01" + bytes(60), "bytes 7f 45"),
     ],
 )
