@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.model_births import seen_births
+from replay.model_ops import PAGE, operations
+from replay.model_rules import RULES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from replay.model_rules import KernelRules
 
 _IN_CALL: Final = ("enter", "newtask", "fork")
 _INTERVAL: Final = ("vm_start", "vm_end", "first_pgoff")
@@ -27,16 +33,19 @@ class Agreement:
         instants: Probed tree changes in families that grew from mappings whose creation the capture saw.
         agreeing: Of these, how many leave the tree with exactly the intervals that the model gives it.
         trees: Those trees; ``agreeing_trees``: the ones where no instant differs.
+        causes: Disagreeing instants by cause: ``events_lost``, ``faults_not_recorded`` (the capture has no
+            page faults at all), ``unexplained``.
         differences: One row a stretch of time in which an interval is on one of both only: ``tree``
-            (number), ``anon_vma`` (probed; null: the model has no such tree), ``model`` (modelled anon_vma),
-            ``vm_start``, ``vm_end``, ``first_pgoff``, ``surplus`` (probed less modelled), ``since``, ``until``
-            (places).
+            (number), ``anon_vma`` (probed), ``model`` (modelled anon_vma; null: there is none for this tree),
+            ``vm_start``, ``vm_end``, ``first_pgoff``, ``surplus`` (probed less modelled), ``since``,
+            ``until`` (places).
     """
 
     instants: int
     agreeing: int
     trees: int
     agreeing_trees: int
+    causes: dict[str, int]
     differences: pl.DataFrame
 
     @property
@@ -139,19 +148,29 @@ def _matched(probed: pl.DataFrame, modelled: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _seen(lives: pl.DataFrame, events: Mapping[str, pl.DataFrame], rules: KernelRules) -> pl.DataFrame:
+    """``tree`` of the trees whose first interval belongs to a mapping whose creation the capture saw."""
+    first = lives.sort("born", "seq").unique("tree", keep="first", maintain_order=True)
+    pages = (pl.col(name).cast(pl.Int64) // PAGE for name in ("vm_start", "vm_end"))
+    questions = first.select("pid", place="born", **dict(zip(("start", "end"), pages, strict=True)))
+    table, _ = operations(events, RULES[rules])
+    return first.filter(seen_births(table, questions)).select("tree")
+
+
 def agreement(
-    ev_avc: pl.DataFrame, lives: pl.DataFrame, events: Mapping[str, pl.DataFrame], known: pl.DataFrame
+    events: Mapping[str, pl.DataFrame], lives: pl.DataFrame, rules: KernelRules, *, events_lost: bool
 ) -> Agreement:
     """Compare modelled lives with the probes.
 
     Args:
-        ev_avc: Table ``ev_avc``.
-        lives: Modelled lives: ``anon_vma``, ``vm_start``, ``vm_end``, ``first_pgoff``, ``born``, ``died``.
-        events: The ``ev_*`` tables.
-        known: ``tree`` of ``probed_lives`` that grew from mappings whose creation the capture saw.
+        events: The ``ev_*`` tables; ``ev_avc`` has the columns of the VMA's range and mm.
+        lives: ``model.Modelled.lives``.
+        rules: Rules of the kernel.
+        events_lost: The capture lost events: then no disagreement can be laid on the model.
     """
-    bounds = boundaries(events)
-    probed = probed_lives(ev_avc, bounds).join(known, on="tree", how="semi")
+    ev_avc, bounds = events["ev_avc"], boundaries(events)
+    probed = probed_lives(ev_avc, bounds)
+    probed = probed.join(_seen(probed, events, rules), on="tree", how="semi")
     modelled = lives.select(*_INTERVAL, "born", "died", model="anon_vma")
     pairs = _matched(probed, modelled)
     theirs = modelled.join(pairs, on="model").select("tree", *_INTERVAL, "born", "died")
@@ -193,12 +212,17 @@ def agreement(
         .select("instant", "tree")
         .unique("instant")
     )
-    trees = whole.height
+    trees, missing = whole.height, wrong.height
+    if events_lost:
+        cause = "events_lost"
+    else:
+        cause = "faults_not_recorded" if events["ev_fault"].is_empty() else "unexplained"
     return Agreement(
         instants=instants.height,
-        agreeing=instants.height - wrong.height,
+        agreeing=instants.height - missing,
         trees=trees,
         agreeing_trees=trees - wrong["tree"].n_unique(),
+        causes={cause: missing} if missing else {},
         differences=off.join(whole.select("tree", "anon_vma"), on="tree", how="left")
         .join(pairs, on="tree", how="left")
         .select("tree", "anon_vma", "model", *_INTERVAL, "surplus", "since", "until")

@@ -1,8 +1,9 @@
 """Modelled evidence: VMAs and their trees rebuilt from system calls, faults and forks by the kernel's rules.
 
-What goes in are stock events; what comes out has the columns that the tree probes give (``lifetimes.avc_lives``),
-with numbers in place of kernel pointers. Order matters within an address space, so one pass over the operations
-(``model_run``) does that, compiled where there are enough of them; all around it are columns.
+What goes in are stock events; what comes out has the columns that the tree probes give
+(``lifetimes.avc_lives``), with numbers in place of kernel pointers. Order matters within an address space, so
+one pass over the operations (``model_run``) does that, compiled where there are enough of them; all around it
+are columns.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import polars as pl
 
 from replay.model_frames import lives, versions
 from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
@@ -22,10 +22,12 @@ from replay.model_state import BRK_BEFORE, MREMAP_OF_UNKNOWN, State, new_state, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import polars as pl
+
     from replay.model_rules import KernelRules, Rules
 
-COMPILE_FROM: Final = 20_000
-"""Operations from which on the compiled pass is faster, with its start from the cache."""
+COMPILE_FROM: Final = 50_000
+"""Operations from which on the compiled pass is taken: its machine code is made once, and then loaded."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Modelled:
             that order, since all that one operation does happens at its place.
         versions: Versions of VMAs, those without an anon_vma as well; sorted by ``vma_id``.
         doubts: Where the model had to do without knowing: name, count. Names: ``clone_flags`` (a task was
-            made, and nothing tells whether it shares the address space), ``brk_before`` (the break moved before
-            the capture told where it was), ``mremap_of_unknown`` (a VMA was moved or grown whose creation the
-            capture does not have).
+            made, and nothing tells whether it shares the address space), ``brk_before`` (the break moved
+            before the capture told where it was), ``mremap_of_unknown`` (a VMA was moved or grown whose
+            creation the capture does not have).
     """
 
     lives: pl.DataFrame

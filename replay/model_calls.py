@@ -55,7 +55,7 @@ def populate(s: State, mm: int, start: int, end: int) -> None:
 
 
 def madvise_populate(s: State, mm: int, start: int, end: int) -> None:
-    """madvise_populate() for writing: ends at a hole and at what cannot be written."""
+    """MADV_POPULATE_WRITE: ends at a hole and at what cannot be written."""
     vma = find_vma(s, mm, start)
     while vma >= 0 and s.vma[vma].start <= start < end and s.vma[vma].flags & VM_WRITE:
         if s.vma[vma].flags & VM_SHARED == 0:
@@ -76,7 +76,7 @@ def map_range(
 
 
 def brk(s: State, mm: int, new: int, moved: int) -> None:
-    """brk(); ``new`` is the page above its end."""
+    """Move the break; ``new`` is the page above it."""
     old = s.space[mm].brk
     s.space[mm].brk = new
     if old < 0:
@@ -158,7 +158,7 @@ def merge_any(s: State, mm: int, enable: int) -> None:
 
 
 def mlock_fixup(s: State, vma: int, start: int, end: int, bits: int) -> int:
-    """mlock_fixup(): the VMA of the range afterwards."""
+    """Change the lock flags of a range; returns its VMA afterwards."""
     flags = (s.vma[vma].flags & ~VM_LOCKED_MASK) | bits
     if flags == s.vma[vma].flags or s.vma[vma].flags & (VM_HUGETLB | VM_DROPPABLE):
         return vma
@@ -166,7 +166,7 @@ def mlock_fixup(s: State, vma: int, start: int, end: int, bits: int) -> int:
 
 
 def mlock(s: State, mm: int, start: int, end: int, bits: int, stops: int) -> None:
-    """apply_vma_lock_flags() and the population of mlock()."""
+    """apply_vma_lock_flags(), then populate."""
     first = start
     vma = find_vma(s, mm, start)
     while vma >= 0 and s.vma[vma].start < end:

@@ -1,8 +1,8 @@
 """The compiled form of ``model_run.run``; numba is imported here and nowhere else, and only when asked for.
 
-The functions of the modules below are compiled as they stand, each in a copy whose globals name the compiled
-ones. Machine code is kept on disk (numba's cache, beside the source or in the user's cache directory); its key
-holds a hash of the sources, as numba looks only at the file of the entry.
+The functions of the modules below are compiled as they stand, each in a copy whose globals name the
+compiled ones. Machine code is kept on disk (numba's cache, beside the source or in the user's cache
+directory); its key holds a hash of the sources, as numba looks only at the file of the entry.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ MODULES: Final = (
 @cache
 def compiled_run() -> Callable[[State, int, Operations], int]:
     """``model_run.run`` as machine code; compiled at its first call, unless the cache has it."""
-    import numba
-
+    njit = import_module("numba").njit
     options = {"_nrt": False, "error_model": "numpy"}
 
     modules = [import_module(f"replay.{name}") for name in MODULES]
@@ -44,16 +43,16 @@ def compiled_run() -> Callable[[State, int, Operations], int]:
         for name, function in vars(module).items():
             if isinstance(function, FunctionType) and function.__module__ == module.__name__:
                 copy = FunctionType(function.__code__, own, name, function.__defaults__)
-                compiled[name] = numba.njit(**options)(copy)
+                compiled[name] = njit(**options)(copy)
     for own in spaces:
         own.update({name: value for name, value in compiled.items() if name in own})
     stamp = int.from_bytes(digest.digest()[:7])
 
     def run(state: State, first: int, ops: Operations) -> int:
-        """``stamp`` is in the closure, which is part of the key of the cache; the compiled function is not."""
-        return int(compiled_run(state, first, ops)) if stamp else -1
+        """``stamp`` is in the closure, and so in the key of the cache."""
+        return machine_run(state, first, ops) if stamp else -1  # type: ignore[name-defined]  # noqa: F821
 
-    entry = FunctionType(run.__code__, {"compiled_run": compiled["run"]}, "run", None, run.__closure__)
+    entry = FunctionType(run.__code__, {"machine_run": compiled["run"]}, "run", None, run.__closure__)
     entry.__module__, entry.__qualname__ = __name__, "compiled_run.run"
-    machine: Callable[[State, int, Operations], int] = numba.njit(cache=True, **options)(entry)
+    machine: Callable[[State, int, Operations], int] = njit(cache=True, **options)(entry)
     return machine

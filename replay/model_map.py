@@ -123,7 +123,7 @@ def new_block(s: State, place: int, key: int) -> int:
     s.order[place].block = block
     s.order[place].key = key
     s.count[BLOCKS] += 1
-    return block
+    return int(block)
 
 
 def drop_block(s: State, place: int) -> None:

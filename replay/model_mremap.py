@@ -36,7 +36,7 @@ def grow_in_place(s: State, mm: int, addr: int, end: int) -> None:
 
 
 def copy_vma(s: State, vma: int, addr: int, new_addr: int, pages: int, keep: bool) -> None:
-    """copy_vma(): into a neighbour of the target, or a VMA of its own on the same trees."""
+    """Into a neighbour of the target, or a VMA of its own on the same trees."""
     mm = s.vma[vma].space
     ahead = addr - s.vma[vma].start
     pgoff, anon_pgoff = s.vma[vma].pgoff + ahead, s.vma[vma].anon_pgoff + ahead
@@ -60,7 +60,7 @@ def copy_vma(s: State, vma: int, addr: int, new_addr: int, pages: int, keep: boo
 
 
 def move_vma(s: State, mm: int, addr: int, old: int, new: int, new_addr: int, keep: bool) -> None:
-    """move_vma(): copy, then unmap the source or, with MREMAP_DONTUNMAP, keep it without pages."""
+    """Copy, then unmap the source or, with MREMAP_DONTUNMAP, keep it without pages."""
     vma = vma_lookup(s, mm, addr)
     if vma < 0:
         s.count[MREMAP_OF_UNKNOWN] += 1
@@ -86,7 +86,7 @@ def move_vma(s: State, mm: int, addr: int, old: int, new: int, new_addr: int, ke
 
 
 def mremap_to(s: State, mm: int, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
-    """mremap_to(): the target is unmapped, the source shrunk, then moved."""
+    """The target is unmapped, the source shrunk, then moved."""
     if flags & MREMAP_FIXED:
         munmap(s, mm, new_addr, new_addr + new)
     if old > new:
@@ -105,7 +105,7 @@ def failed_mremap_to(s: State, mm: int, addr: int, old: int, new: int, new_addr:
 
 
 def remap_move(s: State, mm: int, addr: int, pages: int, new_addr: int, flags: int) -> None:
-    """remap_move(): each VMA of the range by itself, gaps kept."""
+    """Each VMA of the range by itself, gaps kept."""
     at, end = addr, addr + pages
     vma = find_vma(s, mm, at)
     while vma >= 0 and s.vma[vma].start < end:

@@ -1,7 +1,7 @@
 """Event tables -> operations: one row a thing that changes address spaces, in order, operands in pages.
 
-A system call is one operation, at the place of its return; a call without its entry, or without its return, is
-left out, and so is what does not change a VMA. Operands ``a`` to ``e`` by kind (pages, ends exclusive):
+A system call is one operation, at the place of its return; a call without its entry, or without its return,
+is left out, and so is what does not change a VMA. Operands ``a`` to ``e`` by kind (pages, ends exclusive):
 
 =========== ===============================================================================================
 FORK        the child's task
@@ -120,7 +120,7 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
 
 
 def finished_calls(ev_syscall: pl.DataFrame) -> pl.DataFrame:
-    """Returns of calls with the arguments of their entry: the event of the same task before, of the same name."""
+    """Returns of calls with the arguments of their entry: the event of the same task and name before."""
     mine = [pl.col(f"arg{number}").shift(1).over("pid").fill_null(0) for number in range(6)]
     before = (pl.col("name").shift(1) == pl.col("name")) & ~pl.col("is_exit").shift(1)
     return (

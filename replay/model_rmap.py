@@ -1,8 +1,8 @@
 """anon_vmas and anon_vma_chains over columns: the functions of mm/rmap.c that change trees.
 
 Each function does what the kernel's function of that name does, in the same order, since the order of
-intervals with equal page offsets on a tree is that of their insertion. ``s`` is the state, a VMA or avc is its
-slot, -1 is NULL. Compiled by numba, or run as it is (``model_state``).
+intervals with equal page offsets on a tree is that of their insertion. ``s`` is the state, a VMA or avc is
+its slot, -1 is NULL. Compiled by numba, or run as it is (``model_state``).
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ def anon_vma_chain_assign(s: State, vma: int, anon_vma: int) -> int:
     else:
         s.avc[head].prev = avc
     s.vma[vma].head = avc
-    s.space[s.vma[vma].space].avcs += 1
     return int(avc)
 
 
@@ -126,7 +125,7 @@ def reusable_anon_vma(s: State, old: int, a: int, b: int) -> int:
 
 
 def anon_vma_prepare(s: State, vma: int) -> None:
-    """anon_vma_prepare(): its next's anon_vma, its previous one's, or a new one."""
+    """Its next's anon_vma, its previous one's, or a new one."""
     if s.vma[vma].anon_vma >= 0:
         return
     anon_vma = -1
@@ -201,7 +200,6 @@ def unlink_anon_vmas(s: State, vma: int) -> None:
             s.anon_vma[s.anon_vma[anon_vma].parent].children -= 1
         s.free[s.count[FREE_AVCS]].avc = avc
         s.count[FREE_AVCS] += 1
-        s.space[s.vma[vma].space].avcs -= 1
         avc = s.avc[avc].next
     s.vma[vma].head = -1
     s.vma[vma].tail = -1

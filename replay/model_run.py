@@ -48,8 +48,8 @@ from replay.model_spaces import execve, fork, mmput, publish, space_of
 from replay.model_state import (
     ANON_VMAS,
     AVC_SLOTS,
+    BLOCK,
     BLOCK_SLOTS,
-    DEATHS,
     FREE_AVCS,
     FREE_BLOCKS,
     FREE_SPACES,
@@ -74,7 +74,9 @@ def run(s: State, first: int, ops: Operations) -> int:
     """
     op = first
     while op < len(ops.kind):
-        if not has_room(s, s.task[ops.task[op]].space):
+        space = s.task[ops.task[op]].space
+        depth = s.space[space].depth if space >= 0 else 0
+        if not has_room(s, reach(s, ops, op, space), depth + 2):
             break
         s.count[OP] = op
         step(s, ops, op)
@@ -83,18 +85,38 @@ def run(s: State, first: int, ops: Operations) -> int:
     return op
 
 
-def has_room(s: State, space: int) -> bool:
-    """Whether the tables hold whatever one operation can add to an address space; -1: an empty one."""
+def reach(s: State, ops: Operations, op: int, space: int) -> int:
+    """How many VMAs an operation can change at most: each has a page in its range, or beside it."""
     vmas = s.space[space].vmas if space >= 0 else 0
-    avcs = s.space[space].avcs if space >= 0 else 0
-    new = 3 * vmas + 8
-    slots = s.count[VMA_SLOTS] - s.count[FREE_VMAS] + new
-    chains = s.count[AVC_SLOTS] - s.count[FREE_AVCS] + new + 3 * avcs + 8
-    anon_vmas = s.count[ANON_VMAS] + vmas + 8
+    kind, a, b = ops.kind[op], ops.a[op], ops.b[op]
+    if kind == OP_FAULT:
+        pages = 1
+    elif kind in (OP_FORK, OP_EXEC, OP_EXIT, OP_LOCK_ALL, OP_MERGE_ANY):
+        pages = vmas
+    elif kind == OP_BRK:
+        pages = abs(a - s.space[space].brk) if space >= 0 else 0
+    elif kind in (OP_MOVE, OP_MOVE_MANY, OP_FAILED_MREMAP_TO):
+        pages = b + ops.c[op]
+    else:
+        pages = max(b - a, 0)
+    return int(min(vmas, pages) + 4)
+
+
+def has_room(s: State, vmas: int, chain: int) -> bool:
+    """Whether the tables hold what an operation can add that changes so many VMAs.
+
+    Args:
+        s: The state.
+        vmas: VMAs that may be split, merged, moved or copied.
+        chain: Length of the longest anon_vma_chain, one for each fork above, and what a fork adds.
+    """
+    slots = s.count[VMA_SLOTS] - s.count[FREE_VMAS] + 3 * vmas
+    chains = s.count[AVC_SLOTS] - s.count[FREE_AVCS] + 3 * vmas * chain
+    anon_vmas = s.count[ANON_VMAS] + vmas
     spaces = s.count[SPACE_SLOTS] - s.count[FREE_SPACES] + 2
-    blocks = s.count[BLOCK_SLOTS] - s.count[FREE_BLOCKS] + new // 16 + 4
-    lives = max(s.count[LIVES], s.count[DEATHS]) + 16 * (vmas + avcs) + 64
-    versions = s.count[VERSIONS] + 4 * vmas + 16
+    blocks = s.count[BLOCK_SLOTS] - s.count[FREE_BLOCKS] + 3 * vmas // (BLOCK // 2) + 4
+    lives = s.count[LIVES] + 8 * vmas * chain
+    versions = s.count[VERSIONS] + 4 * vmas
     if (
         slots <= len(s.vma)
         and chains <= len(s.avc)

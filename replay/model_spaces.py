@@ -21,12 +21,12 @@ def new_space(s: State) -> int:
         s.count[SPACE_SLOTS] += 1
     s.space[mm].number = 0
     s.space[mm].users = 1
+    s.space[mm].depth = 0
     s.space[mm].brk = -1
     s.space[mm].def_flags = 0
     s.space[mm].merge_any = 0
     s.space[mm].first = -1
     s.space[mm].vmas = 0
-    s.space[mm].avcs = 0
     return int(mm)
 
 
@@ -79,6 +79,7 @@ def fork(s: State, task: int, child_task: int) -> None:
     """copy_mm() without CLONE_VM."""
     parent = space_of(s, task)
     child = new_space(s)
+    s.space[child].depth = s.space[parent].depth + 1
     s.space[child].brk = s.space[parent].brk
     s.space[child].merge_any = s.space[parent].merge_any
     s.task[child_task].space = child
@@ -104,17 +105,15 @@ def publish(s: State) -> None:
         s.count[VERSIONS] += 1
         version.vma = vma.number
         version.op = s.count[OP]
+        version.alive = int(vma.space >= 0)
+        version.start = vma.start
+        version.end = vma.end
+        version.pgoff = vma.pgoff
+        version.anon_pgoff = vma.anon_pgoff
+        version.flags = vma.flags & ~OWN_FLAGS
+        version.anon_vma = vma.anon_vma
+        version.mm = s.space[vma.space].number if vma.space >= 0 else 0
         if vma.space < 0:
-            version.alive = 0
             s.free[s.count[FREE_VMAS]].vma = slot
             s.count[FREE_VMAS] += 1
-        else:
-            version.alive = 1
-            version.mm = s.space[vma.space].number
-            version.start = vma.start
-            version.end = vma.end
-            version.pgoff = vma.pgoff
-            version.anon_pgoff = vma.anon_pgoff
-            version.flags = vma.flags & ~OWN_FLAGS
-            version.anon_vma = vma.anon_vma
     s.count[TOUCHED] = 0

@@ -21,7 +21,7 @@ Records = Any
 KEY_BITS: Final = 44
 """Bits of a page number in a key of the map: user addresses of 56 bits."""
 MAX_SPACES: Final = 1 << 19
-BLOCK: Final = 64
+BLOCK: Final = 32
 """Entries of one block of the map."""
 
 # Places in ``State.count``: numbers given out, rows written, slots used and free, rules, doubts.
@@ -63,11 +63,11 @@ class State(NamedTuple):
 
     Attributes:
         count: Integers by the constants above.
-        vma: VMAs by slot. ``head``, ``tail``: their avcs; ``prev``, ``next``: neighbours in the address space;
-            ``touched``: last operation that did.
+        vma: VMAs by slot. ``head``, ``tail``: their avcs; ``prev``, ``next``: neighbours in the address
+            space; ``touched``: last operation that did.
         avc: anon_vma_chains by slot; ``life``: its row of ``life`` while it is on the tree.
         anon_vma: anon_vmas by number; ``linked``: intervals on its tree.
-        space: Address spaces by slot; ``vmas``, ``avcs``: how many it has.
+        space: Address spaces by slot; ``vmas``: how many it has; ``depth``: forks above it.
         order: Blocks of the map from (space, start) to VMA, in order; ``key``: their first one.
         block: Blocks by number.
         entry: Entries, ``BLOCK`` a block.
@@ -102,7 +102,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "avc": ("next", "prev", "vma", "anon_vma", "life", "number", "spare", "spare2"),
     "anon_vma": ("parent", "children", "active", "linked"),
-    "space": ("number", "users", "brk", "def_flags", "merge_any", "first", "vmas", "avcs"),
+    "space": ("number", "users", "brk", "def_flags", "merge_any", "first", "vmas", "depth"),
     "order": ("block", "key"),
     "block": ("length",),
     "entry": ("key", "vma"),
@@ -143,7 +143,7 @@ def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> Sta
 
 
 def with_room(state: State) -> State:
-    """The state with tables as long as needed, those that grow at least twice as long; the old one is not to be used."""
+    """The state with tables as long as needed; what grows is at least twice as long then."""
     needed = {name: int(state.count[NEEDED + place]) for place, name in enumerate(GROWING)}
     slots = max(needed[name] for name in ("vma", "avc", "space", "block"))
     needed |= {"order": needed["block"], "entry": needed["block"] * BLOCK, "free": slots, "queue": slots}
@@ -166,13 +166,7 @@ def _longer(name: str, table: Records, length: int) -> Records:
 
 def _slots(name: str) -> type:
     """A class whose objects have the fields of a record."""
-    fields = FIELDS[name]
-
-    def init(record: Any) -> None:
-        for field in fields:
-            setattr(record, field, -1)
-
-    return type(name, (), {"__slots__": fields, "__init__": init})
+    return type(name, (), {"__slots__": FIELDS[name]})
 
 
 _CACHE_LINE: Final = 64
@@ -180,13 +174,17 @@ _CLASSES: Final = {name: _slots(name) for name in FIELDS}
 
 
 def _records(name: str, length: int, *, arrays: bool) -> Records:
-    """New records; a task is in no address space yet, other fields are written before they are read."""
-    if not arrays:
-        return [_CLASSES[name]() for _ in range(length)]
-    kind = np.dtype([(field, np.int64) for field in FIELDS[name]])
-    raw = np.zeros(length * kind.itemsize + _CACHE_LINE, np.uint8)
-    ahead = -raw.ctypes.data % _CACHE_LINE
-    records = raw[ahead : ahead + length * kind.itemsize].view(kind)
+    """New records; their fields are written before they are read, save that a task is nowhere yet."""
+    if arrays:
+        kind = np.dtype([(field, np.int64) for field in FIELDS[name]])
+        raw = np.zeros(length * kind.itemsize + _CACHE_LINE, np.uint8)
+        ahead = -raw.ctypes.data % _CACHE_LINE
+        records = raw[ahead : ahead + length * kind.itemsize].view(kind)
+        if name == "task":
+            records["space"] = -1
+        return records
+    objects = [_CLASSES[name]() for _ in range(length)]
     if name == "task":
-        records["space"] = -1
-    return records
+        for task in objects:
+            task.space = -1
+    return objects

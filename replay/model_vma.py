@@ -119,7 +119,7 @@ def set_start(s: State, vma: int, start: int) -> None:
 
 
 def split_vma(s: State, vma: int, at: int, new_below: bool) -> int:
-    """__split_vma(): the new VMA is the lower or the upper part, and on the trees before the old one shrinks."""
+    """__split_vma(): the new VMA, lower or upper, is on the trees before the old one shrinks."""
     ahead = 0 if new_below else at - s.vma[vma].start
     new = new_vma(
         s,

@@ -1,6 +1,7 @@
 """VMAs, anon_vmas and anon_vma_chains as objects: the kernel's functions of mm/vma.c and mm/rmap.c by name.
 
-The slow, obvious twin of ``model_kernel``; shares no code with it. Addresses are page numbers, ends exclusive.
+The slow, obvious twin of ``model_rmap`` and ``model_vma``; shares no code with them. Addresses are page
+numbers, ends exclusive.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Areas:
         return AnonVma(self._anon_vmas)
 
     def anon_vma_prepare(self, vma: Vma) -> None:
-        """anon_vma_prepare(): the VMA gets an anon_vma, a neighbour's if it can."""
+        """The VMA gets an anon_vma, a neighbour's if it can."""
         if vma.anon_vma is not None:
             return
         anon_vma = self._find_mergeable_anon_vma(vma)
@@ -187,7 +188,7 @@ class Areas:
         return old.anon_vma if compatible and len(old.avcs) == 1 else None
 
     def anon_vma_clone(self, dst: Vma, src: Vma, *, fork: bool = False) -> None:
-        """anon_vma_clone(): ``dst`` gets on all trees that ``src`` is on."""
+        """``dst`` gets on all trees that ``src`` is on."""
         if self.rules.clone_reverses:
             avcs = [self._assign(dst, each.anon_vma) for each in src.avcs]
         else:
@@ -202,7 +203,7 @@ class Areas:
             dst.anon_vma.num_active_vmas += 1
 
     def anon_vma_fork(self, vma: Vma, parent: Vma) -> None:
-        """anon_vma_fork()."""
+        """The child's VMA gets on its parent's trees and one of its own."""
         vma.anon_vma = None
         if parent.anon_vma is None:
             return
@@ -217,7 +218,7 @@ class Areas:
         own.parent.num_children += 1
 
     def unlink_anon_vmas(self, vma: Vma) -> None:
-        """unlink_anon_vmas()."""
+        """The VMA leaves all trees."""
         for avc in vma.avcs:
             self._remove(avc)
             if not avc.anon_vma.linked and avc.anon_vma.parent is not None:
@@ -419,7 +420,7 @@ class Areas:
         return target
 
     def vma_modify(self, vma: Vma, start: int, end: int, *, flags: int, policy: Policy) -> Vma:
-        """vma_modify(): the VMA of the range; its new flags or policy are not set yet."""
+        """The VMA of the range, merged or split off; its new flags or policy are not set yet."""
         new = self.proposal(vma, start, end)
         new.flags, new.policy, new.middle = flags, policy, vma
         merged = self._merge_existing_range(vma, new)
