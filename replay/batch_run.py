@@ -68,23 +68,21 @@ class Run:
 
     def finished(self) -> list[Outcome]:
         """All outcomes, in the order of the captures; what was not reached is skipped."""
-        return [self._outcome(number) for number in range(len(self._captures))]
+        outcomes: list[Outcome] = []
+        first: dict[str, int] = {}
+        for number in range(len(self._captures)):
+            outcome = self._outcome(number)
+            same = self._same.get(number)
+            if same is None and outcome.sha256 is not None:
+                # Remote captures are compared only now.
+                same = first.setdefault(outcome.sha256, number)
+            if same is not None and same != number:
+                outcome = _copy(outcomes[same], outcome.path)
+            outcomes.append(outcome)
+        return outcomes
 
     def _outcome(self, number: int) -> Outcome:
         path = shown(self._captures[number])
-        if number in self._same:
-            first = self._outcome(self._same[number])
-            return replace(
-                first,
-                path=path,
-                status="skipped",
-                error=None,
-                what=f"the same bytes as {first.path}",
-                where=None,
-                hint=None,
-                seconds=None,
-                peak_bytes=None,
-            )
         outcome = self._outcomes.get(number)
         if outcome is None or outcome.status == "skipped":
             return Outcome(
@@ -162,6 +160,21 @@ class Run:
             if self._progress:
                 self._progress.add(0, failed=False, fresh=False)
         return same
+
+
+def _copy(first: Outcome, path: str) -> Outcome:
+    """The outcome of a capture that has the bytes of an earlier one."""
+    return replace(
+        first,
+        path=path,
+        status="skipped",
+        error=None,
+        what=f"the same bytes as {first.path}",
+        where=None,
+        hint=None,
+        seconds=None,
+        peak_bytes=None,
+    )
 
 
 def _digest(path: str) -> str | None:
