@@ -100,16 +100,17 @@ class RecordStream:
                 yield outer
                 continue
             yield outer.only(~packed)
+            damage = self.damage  # of the file: what is compressed before it is good
             for part in self._inflate(inflater, outer.only(packed)):
                 inflated += part
                 if len(inflated) >= BLOCK_BYTES:
                     records, inflated = self._inner(inflated)
                     yield records
-                if self.damage is not None:
+                if self.damage is not damage:
                     break
             records, inflated = self._inner(inflated)
             yield records
-            if self.damage is not None:
+            if self.damage is not damage:
                 return
         if inflated and self.damage is None:
             self._damaged(f"{len(inflated)} decompressed bytes are no whole record", truncated=True)
@@ -143,7 +144,7 @@ class RecordStream:
     def _inner(self, inflated: bytearray) -> tuple[Records, bytearray]:
         """The whole records of decompressed bytes, and the bytes behind them."""
         records, used = self._walk(memoryview(inflated), None)
-        if np.isin(records.type, (*_PACKED, *_OUTSIDE)).any() and self.damage is None:
+        if np.isin(records.type, (*_PACKED, *_OUTSIDE)).any():
             self._damaged("compressed records hold records that cannot be in there", truncated=False)
         return records, inflated[used:]
 

@@ -118,7 +118,7 @@ class SampleReader:
             by_kind = [(0, sample)]
         else:
             at = self._kinds[0][0].id
-            assert at is not None, "_check_ids demands one"
+            assert at is not None, "else the file is refused"
             fits = records.size[sample] >= at + 8
             self.short += int((~fits).sum())
             sample = sample[fits]
