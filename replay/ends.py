@@ -115,21 +115,27 @@ def mapped_pages(
             unlisted.select(*columns, listed=pl.lit(False)),
         ]
     ).join(hit, on=["walk_id", "mm", "address"], how="anti")
-    asked = asked.filter(~pl.col("sure") | _vanished(asked, trees))
-    asked = asked.with_columns(at="enter")
-    there = mappings.mapped(asked) & (~mappings.exiting(asked) | asked["sure"])
+    asked = asked.filter(~pl.col("sure") | _vanished(asked, trees, mappings))
+    # What the walk did not hit and still ends at its last hit must be gone by then.
+    last = pl.when("sure").then("enter").otherwise(pl.coalesce("last_hit", "enter"))
+    asked = asked.with_columns(at=last)
+    leaving = mappings.exiting(asked.with_columns(at="enter")) | mappings.torn_down(asked)
+    there = mappings.mapped(asked) & (~leaving | asked["sure"])
     believed = asked.filter(there).select("walk_id", "mm", "address", "listed")
     return pl.concat([hit.with_columns(listed=pl.lit(True)), believed]).sort("walk_id", "mm", "address")
 
 
-def _vanished(asked: pl.DataFrame, trees: Trees) -> pl.Series:
-    """Whether the address lost its VMA between the last hit and the end of the walk."""
+def _vanished(asked: pl.DataFrame, trees: Trees, mappings: Mappings) -> pl.Series:
+    """Whether the address lost its VMA between the last hit and the end of the walk.
+
+    Not by an exit that had begun to take VMAs off the trees by then: it had dropped the page tables before.
+    """
     space, address = asked["space"].to_numpy(), asked["address"].to_numpy()
     since = asked["last_hit"].fill_null(asked["enter"])
     gone = np.zeros(len(asked), np.bool_)
     gone[trees.covering(space, since.to_numpy(), address)[0]] = True
     gone[trees.covering(space, asked["exit"].to_numpy(), address)[0]] = False
-    return pl.Series(gone)
+    return pl.Series(gone) & ~mappings.torn_down(asked.with_columns(at=since))
 
 
 def _unlisted(asking: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings: Mappings) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from replay.alive import WaveletMatrix
-from replay.lifetimes import BEFORE
+from replay.lifetimes import AFTER, BEFORE
 from replay.spaces import CLONE_VM, mm_lives, mm_of, parents, task_spaces
 
 if TYPE_CHECKING:
@@ -133,7 +133,16 @@ class Mappings:
             events["ev_node_remove"].select("stable_node", pl.col("seq").alias("emptied")).sort("emptied")
         )
         self.births = heads.select("mm", created="born").sort("created")
-        self.exits = exits(events, self.spaces)
+        removals = lives.filter(pl.col("died") < AFTER).select("mm", torn="died").sort("torn")
+        self.exits = exits(events, self.spaces).join_asof(
+            removals,
+            left_on="leaving",
+            right_on="torn",
+            by="mm",
+            strategy="forward",
+            check_sortedness=False,
+            coalesce=False,
+        )
         kills = unmappings(events, self.spaces)
         self.mms = kills.select(pl.col("mm").unique().sort()).with_row_index("code")
         code = kills.join(self.mms, on="mm", how="left", maintain_order="left")["code"].to_numpy()
@@ -226,7 +235,18 @@ class Mappings:
 
         exit_mmap() drops the page tables some time between the call and the first VMA's removal.
         """
-        rows = (
+        return self._exits_at(questions).select((pl.col("leaving") > pl.col("created")).fill_null(False))[
+            "leaving"
+        ]
+
+    def torn_down(self, questions: pl.DataFrame) -> pl.Series:
+        """Whether exit_mmap() of ``mm`` had taken VMAs off their trees at place ``at``: it maps nothing."""
+        return self._exits_at(questions).select(
+            ((pl.col("leaving") > pl.col("created")) & (pl.col("torn") <= pl.col("at"))).fill_null(False)
+        )["leaving"]
+
+    def _exits_at(self, questions: pl.DataFrame) -> pl.DataFrame:
+        return (
             questions.with_row_index("number")
             .select("number", "mm", "at")
             .sort("at")
@@ -234,6 +254,3 @@ class Mappings:
             .join_asof(self.exits, left_on="at", right_on="leaving", by="mm", check_sortedness=False)
             .sort("number")
         )
-        return rows.select((pl.col("leaving") > pl.col("created")).fill_null(False).alias("exiting"))[
-            "exiting"
-        ]

@@ -235,6 +235,13 @@ class Spaces:
         space = self.space(mm, at)
         return space is not None and any(space.born < seq <= at for seq in self._exits.get(mm, ()))
 
+    def torn_down(self, mm: int, at: int) -> bool:
+        """Whether exit_mmap() has begun to take the VMAs of ``mm`` off their trees."""
+        space, begun = self.space(mm, at), [seq for seq in self._exits.get(mm, ()) if seq <= at]
+        if space is None or not begun or max(begun) <= space.born:
+            return False
+        return any(each.mm == mm and max(begun) < each.died <= at for each in self.intervals)
+
     def family(self, mm: int, until: int) -> set[int]:
         """``mm`` and all that were forked from it, or from those, before ``until``."""
         found, fresh = {mm}, {mm}

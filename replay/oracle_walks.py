@@ -263,10 +263,11 @@ class Walks:
         walk = replay.walk
         if migrated:
             vanished = tree.holding(*page, last_hit) and not tree.holding(*page, walk.exit)
+            vanished = vanished and not self.spaces.torn_down(page[0], last_hit)
             return bool(vanished) and self.spaces.mapped(*page, walk.stable_node, walk.enter)
-        return self.spaces.mapped(*page, walk.stable_node, walk.enter) and not self.spaces.exiting(
-            page[0], walk.enter
-        )
+        if self.spaces.exiting(page[0], walk.enter) or self.spaces.torn_down(page[0], last_hit):
+            return False
+        return self.spaces.mapped(*page, walk.stable_node, last_hit)
 
     def _unlisted(self, replay: Replay) -> dict[Page, Tree]:
         """Pages of every item that the node ever had, in its mm and those forked from it."""

@@ -27,6 +27,9 @@ TERMS: Final = ("walk", "inner loop", "iteration", "rmap_one call")
 LEAST_WALKS: Final = 12
 """Fewer walks are not fitted: three times the number of terms."""
 
+LEAST_OWN: Final = 0.1
+"""Least share of the iterations' variation that loops and calls do not explain."""
+
 FARTHEST: Final = 4.0
 """A walk whose loops have more iterations than this times the longest that were fitted is not predicted: what
 an iteration costs in a tree of that size is not in the capture."""
@@ -69,9 +72,11 @@ def fit(terms: Real, duration_ns: Real) -> Fit | None:
     Returns:
         The fit; None: too few walks, or all alike, to tell what iterations cost.
     """
-    if len(duration_ns) < LEAST_WALKS or len(np.unique(terms[:, 1])) < 2:
+    if len(duration_ns) < LEAST_WALKS:
         return None
     design = _design(terms)
+    if not _separable(design, np.maximum(duration_ns, _SMALLEST_NS)):
+        return None
     weights = np.ones(len(duration_ns))
     scale = np.maximum(duration_ns, _SMALLEST_NS)
     coefficients = np.zeros(design.shape[1])
@@ -129,6 +134,14 @@ def _numbers(frame: pl.DataFrame, columns: list[str]) -> Real:
 
 def _design(terms: Real) -> Real:
     return np.column_stack((np.ones(len(terms)), terms))
+
+
+def _separable(design: Real, duration_ns: Real) -> bool:
+    """Whether the walks differ enough to tell the cost of an iteration from that of a loop or a call."""
+    scaled = design / duration_ns[:, None]
+    iterations, others = scaled[:, 2], np.delete(scaled, 2, axis=1)
+    explained = others @ np.linalg.lstsq(others, iterations, rcond=None)[0]
+    return bool(np.linalg.norm(iterations - explained) > LEAST_OWN * np.linalg.norm(iterations))
 
 
 def _nonnegative(design: Real, target: Real) -> Real:
