@@ -1,0 +1,159 @@
+"""The commands that take a capture: ``replay record`` and ``replay testbench``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from replay.record_options import Profile, RecordOptions, Tool
+from schemas.errors import printable
+
+if TYPE_CHECKING:
+    from replay.record import Recording
+
+
+class Scenario(StrEnum):
+    """Workload of the testbench; each is a function of ``replay.testbench_scenarios``."""
+
+    SPLIT = "split"
+    FORK = "fork"
+    MREMAP = "mremap"
+    HOLES = "holes"
+    FILE = "file"
+    STACK = "stack"
+    RANDOM = "random"
+
+
+def record(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMMAND]...", help="Record while it runs.  [default: until Ctrl-C]"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The capture.  [default: trace.dat, or perf.data]"
+        ),
+    ] = None,
+    tool: Annotated[Tool, typer.Option("--tool", help="Program that records.")] = Tool.trace_cmd,
+    events: Annotated[
+        Profile,
+        typer.Option(
+            "--events",
+            help="stock: needs no probes; exact: with the probes that analyze needs; truth: also the "
+            "kernel's own counts, for validation: walks take several times longer.",
+        ),
+    ] = Profile.exact,
+    duration: Annotated[
+        float | None, typer.Option("--duration", metavar="SECONDS", min=0.1, help="Stop after that time.")
+    ] = None,
+    buffer: Annotated[int, typer.Option("--buffer", metavar="MIB", min=1, help="Buffer of each CPU.")] = 64,
+    btf: Annotated[
+        Path | None,
+        typer.Option(
+            "--btf", metavar="FILE", help="Type information of the kernel.  [default: the running kernel's]"
+        ),
+    ] = None,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print a shell script that does it, for a machine without replay.")
+    ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Only remove the probes that a killed recording left.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing capture.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Take a capture on this machine; needs root.
+
+    Chooses the probes that the running kernel has, records through trace-cmd or perf, takes away again what
+    it set up (also when interrupted), and checks that no event was lost.
+
+    Example: replay record -o trace.dat -- stress-ng --ksm 2 --timeout 10
+    """
+    from replay import record as recording
+    from replay.cli import emit
+
+    default = Path("perf.data" if tool is Tool.perf else "trace.dat")
+    options = RecordOptions(
+        default if output is None else output,
+        tool,
+        events,
+        duration,
+        buffer,
+        btf,
+        force,
+        tuple(command or ()),
+    )
+    if clean:
+        recording.clean_up()
+    elif print_:
+        emit(recording.portable_script(options))
+    else:
+        if events is Profile.truth:
+            sys.stderr.write("replay: truth probes every iteration: the durations of walks mean nothing\n")
+        done = recording.record(options)
+        sys.stderr.write(f"recorded {printable(str(done.path))}{_words(done)}\n")
+
+
+def bench(
+    scenario: Annotated[Scenario, typer.Argument(metavar="SCENARIO", help=f"One of {', '.join(Scenario)}.")],
+    pages: Annotated[int, typer.Option("--pages", metavar="N", min=16, help="Pages to merge.")] = 20_000,
+    contents: Annotated[
+        int,
+        typer.Option("--contents", metavar="N", min=1, help="Groups of equal pages that they are made of."),
+    ] = 1,
+    walks: Annotated[
+        int, typer.Option("--walks", metavar="N", min=1, help="Pages to migrate in each phase.")
+    ] = 4,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of scenario random.")] = 1,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long KSM may take to merge.")
+    ] = 300.0,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record it, analyze the capture and print what walks took.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The capture.  [default: testbench-SCENARIO.dat]"
+        ),
+    ] = None,
+    events: Annotated[Profile, typer.Option("--events", help="As of replay record.")] = Profile.exact,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing capture.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Run a workload that makes rmap walks long; needs root.
+
+    Sets KSM up and sets it back, merges pages of equal content, splits, moves, forks or unmaps their VMAs,
+    and has merged pages migrated before and after. Needs two NUMA nodes; with one, memory is compacted.
+
+    Example: replay testbench split --record
+    """
+    from replay.cli import emit
+    from replay.testbench import BenchOptions, run
+
+    options = BenchOptions(scenario.value, pages, contents, walks, seed, timeout)
+    if record:
+        from replay.testbench_record import record_and_analyze
+        from reports.text import render_text
+
+        path = Path(f"testbench-{scenario.value}.dat") if output is None else output
+        durations, tables = record_and_analyze(options, path, events, force=force)
+        emit(f"{durations}\n{render_text(tables)}")
+    else:
+        done = run(options)
+        emit(f"{scenario.value}: {done.migrated} pages migrated, {done.refused} not\n")
+
+
+def _words(done: Recording) -> str:
+    """What is worth saying of a recording beside its name."""
+    words = "" if done.walks is None else f": {done.walks:,} walks of rmap_walk_ksm()"
+    if done.walks == 0:
+        words += "; something has to migrate or reclaim merged pages meanwhile"
+    if done.status:
+        words += f"; the command ended with status {done.status}"
+    return words

@@ -1,0 +1,178 @@
+"""``replay record``: make the script for this kernel, run it, look at what it recorded."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from captures import open_capture
+from captures.matching import find_roles
+from captures.recipes import KERNELS
+from replay.record_btf import Btf
+from replay.record_options import Profile
+from replay.record_probes import MODERN, Definition, Syntax, adapt, definitions, kernel_of
+from replay.record_script import script
+from schemas.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from replay.record_options import RecordOptions
+
+TRACEFS: Final = Path("/sys/kernel/tracing")
+BTF: Final = Path("/sys/kernel/btf/vmlinux")
+NOT_RECORDED: Final = 125
+"""Exit status of the script when it could not record."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What came out.
+
+    Attributes:
+        path: The capture.
+        status: Exit status of the command; 0 without one.
+        walks: Calls of rmap_walk_ksm() in it; None: recorded without the probe.
+    """
+
+    path: Path
+    status: int
+    walks: int | None
+
+
+def portable_script(options: RecordOptions) -> str:
+    """The script for another machine, which has no replay.
+
+    It finds out on the spot which functions the kernel has. With ``options.btf`` it is for the kernel whose
+    BTF that is, and needs no arguments by name there.
+
+    Raises:
+        UsageError: The BTF cannot be read, or is of a kernel without the functions to probe.
+    """
+    if options.profile is Profile.stock:
+        return script(options, {})
+    if options.btf is not None:
+        return script(options, _adapted(options.profile, Syntax(names=False, kprobes=True), options.btf))
+    return script(options, {kernel: definitions(options.profile, kernel) for kernel in reversed(KERNELS)})
+
+
+def record(options: RecordOptions, tracefs: Path = TRACEFS) -> Recording:
+    """Record on this machine, and check the capture.
+
+    Whatever ends it, also a signal, the script takes away what it set up before this returns or raises.
+
+    Args:
+        options: What to record.
+        tracefs: Where tracefs is mounted.
+
+    Raises:
+        UsageError: This kernel cannot be probed so.
+        OutputError: Nothing was recorded (the script has said why), or events were lost.
+        KeyboardInterrupt: The command was interrupted; the capture is there.
+    """
+    options = replace(options, output=options.output.absolute())
+    text = script(options, _probes_here(options, tracefs))
+    status = _run(["/bin/sh", "-c", text, "replay record"], tracefs)
+    if status == NOT_RECORDED:
+        raise OutputError(
+            "nothing was recorded, or not all", path=options.output, hint="what is said above tells why"
+        )
+    return Recording(options.output, status, _check(options))
+
+
+def clean_up(tracefs: Path = TRACEFS) -> None:
+    """Remove the probes that a killed recording left."""
+    from replay.record_script import TEMPLATE
+
+    _run(["/bin/sh", str(TEMPLATE), "--clean"], tracefs)
+
+
+def _probes_here(options: RecordOptions, tracefs: Path) -> dict[str, list[Definition]]:
+    """The probes of the profile for the running kernel."""
+    if options.profile is Profile.stock:
+        return {}
+    try:
+        syntax = Syntax.of((tracefs / "README").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        syntax = MODERN  # no tracefs, or no permission: the script says which, and what to do
+    if syntax == MODERN and options.btf is None:
+        return {kernel: definitions(options.profile, kernel) for kernel in reversed(KERNELS)}
+    return _adapted(options.profile, syntax, options.btf or BTF)
+
+
+def _adapted(profile: Profile, syntax: Syntax, path: Path) -> dict[str, list[Definition]]:
+    """The probes of the profile for the one kernel that the BTF is of."""
+    try:
+        btf = Btf(path.read_bytes(), path)
+    except OSError as error:
+        raise UsageError(
+            f"this kernel takes no arguments by name, and its BTF cannot be read: {error.strerror}",
+            where=str(path),
+            hint="give --btf FILE (made by pahole --btf_encode_detached), or record with --events stock",
+        ) from error
+    kernel = kernel_of(btf)
+    adapted = (adapt(each, syntax, btf) for each in definitions(profile, kernel))
+    return {kernel: [each for each in adapted if each is not None]}
+
+
+def _run(command: list[str], tracefs: Path) -> int:
+    """Run the script; signals that would end this process are passed on to it, and it ends in order."""
+    received: list[int] = []
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "TRACEFS": str(tracefs)},
+        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+    )
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, pass_on) for number in wanted}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received and status not in (0, NOT_RECORDED):
+        raise KeyboardInterrupt
+    return status
+
+
+def _check(options: RecordOptions) -> int | None:
+    """Walks in the capture.
+
+    Raises:
+        OutputError: Events were lost.
+        CaptureError: The capture cannot be read.
+    """
+    with open_capture(options.output) as capture:
+        quality = capture.quality().to_pylist()
+        counts = capture.event_counts()
+        walks = [
+            counts[each.name]
+            for each in find_roles(capture)
+            if each.role.table == "ev_walk" and not each.role.is_return
+        ]
+    lost = [row for row in quality if row["kind"] == "lost_events"]
+    if lost:
+        known = [row["count"] for row in lost if row["count"] is not None]
+        inspect = shlex.join(["replay", "inspect", str(options.output)])
+        raise OutputError(
+            f"the buffer lost {sum(known) or 'some'} events: what follows from the capture is not exact",
+            path=options.output,
+            hint=f"record again with --buffer {options.buffer_mib * 4} or less load; see: {inspect}",
+        )
+    if options.profile is Profile.stock:
+        return None
+    return sum(walks)

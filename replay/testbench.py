@@ -1,0 +1,135 @@
+"""``replay testbench``: workloads that make rmap walks long, as the benchmark of the patch series did.
+
+A scenario maps pages of the same content, has KSM merge them, does to the VMAs what makes anon_vma trees big
+or page offsets surprising, and has merged pages migrated before and after it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from replay import testbench_mm as mm
+from replay.testbench_ksm import Ksm
+from replay.testbench_scenarios import SCENARIOS
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+MARKER: Final = Path("/sys/kernel/tracing/trace_marker")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is asked for.
+
+    Attributes:
+        scenario: One of ``SCENARIOS``.
+        pages: Pages to merge.
+        contents: Different contents that they have: how many groups of equal pages there are.
+        walks: Pages to migrate in each phase.
+        seed: Of scenario ``random``.
+        timeout_s: How long KSM may take to merge.
+    """
+
+    scenario: str = "split"
+    pages: int = 20_000
+    contents: int = 1
+    walks: int = 4
+    seed: int = 1
+    timeout_s: float = 300.0
+
+
+@dataclass
+class Bench:
+    """What a scenario works with.
+
+    Attributes:
+        options: What is asked for.
+        ksm: KSM, set up.
+        migrated: Pages that were migrated.
+        refused: Pages that the kernel did not migrate.
+    """
+
+    options: BenchOptions
+    ksm: Ksm
+    migrated: int = 0
+    refused: int = 0
+    nodes: list[int] = field(default_factory=mm.nodes)
+
+    def fill(self, address: int, pages: int) -> None:
+        """Write the contents, in turns."""
+        mm.fill(address, pages, 0x5A)
+        if self.options.contents > 1:
+            for place in range(pages):
+                mm.write(address + place * mm.PAGE, 1 + place % self.options.contents)
+
+    def merge(self, pages: int) -> None:
+        """Wait until KSM has merged the pages."""
+        merged = self.ksm.merge(pages, self.options.timeout_s)
+        self.mark("merged", f"{merged:,} pages are merged")
+
+    def walk(self, phase: str, addresses: list[int]) -> None:
+        """Migrate pages from among ``addresses``, evenly chosen."""
+        self.mark(phase, f"migrates pages: {phase}")
+        if len(self.nodes) < 2:
+            mm.compact()
+            return
+        step = max(1, len(addresses) // self.options.walks)
+        for address in addresses[: step * self.options.walks : step]:
+            if mm.migrate(address, self.nodes):
+                self.migrated += 1
+            else:
+                self.refused += 1
+
+    def mark(self, phase: str, words: str) -> None:
+        """Say what goes on: on stderr, and in a trace that is being recorded."""
+        sys.stderr.write(f"testbench {self.options.scenario}: {words}\n")
+        if os.access(MARKER, os.W_OK):
+            text = f"testbench {self.options.scenario} {phase} pid={os.getpid()}"
+            MARKER.write_text(text, encoding="ascii")
+
+
+def run(options: BenchOptions) -> Bench:
+    """Run a scenario in this process.
+
+    Raises:
+        UsageError: KSM cannot be set up, or does not merge; or the kernel refuses a call.
+    """
+    _end_in_order()
+    if options.pages < 2 * options.contents:
+        raise UsageError(
+            f"{options.pages} pages of {options.contents} contents: no two are alike",
+            where="replay testbench --pages, --contents",
+            hint="give at least twice as many pages as contents",
+        )
+    with Ksm() as ksm:
+        bench = Bench(options, ksm)
+        if len(bench.nodes) < 2:
+            sys.stderr.write(
+                "testbench: one NUMA node: walks only where compaction finds something to move\n"
+            )
+        try:
+            SCENARIOS[options.scenario](bench)
+        except OSError as error:
+            raise UsageError(
+                f"the kernel refuses: {error.strerror}",
+                where=f"scenario {options.scenario}, {options.pages:,} pages",
+                hint="run it as root; where vm.max_map_count is too low, raise it or take fewer --pages",
+            ) from error
+    return bench
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM end the process as Ctrl-C does, so that KSM is set back."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
