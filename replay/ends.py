@@ -97,7 +97,7 @@ def mapped_pages(
     sure = pl.lit(watching) & pl.col("migrated").fill_null(False)
     asking = (
         walks.join(verdict, on="walk_id")
-        .filter(pl.col("rmap_one").is_in(ENDING) & ~pl.col("counted").fill_null(False))
+        .filter(pl.col("rmap_one").ne_missing(RESTORES) & ~pl.col("counted").fill_null(False))
         .select("walk_id", "stable_node", "rmap_one", "enter", "exit", "last_hit", sure=sure)
     )
     calls = met.group_by("walk_id", mm=pl.col("vma_mm"), address=pl.col("address")).agg(

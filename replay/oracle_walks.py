@@ -229,7 +229,7 @@ class Walks:
         pages = {(hit.mm, hit.pte["address"]): True for hit in replay.hits if hit.mm is not None}
         mapcount = walk.entry["mapcount"]
         counted = walk.rmap_one == SETS and mapcount is not None and len(replay.hits) >= mapcount
-        if walk.rmap_one not in CALLERS_THAT_END or counted:
+        if walk.rmap_one == RESTORES or counted:
             return pages
         last_hit = max((hit.pte["seq"] for hit in replay.hits), default=walk.enter)
         met: dict[Page, Tree] = {}

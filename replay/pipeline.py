@@ -12,6 +12,7 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from captures.matching import find_roles
 from replay import __version__
+from replay.callers import named
 from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.exact import replay_exact
@@ -69,6 +70,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         comms = capture.comms()
         info = capture.info
     events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
+    events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
     exact = replay_exact(events, options.strategies)
     observed_loop, observed_walk = observed(events, exact.walks)
     loop = _beside(observed_loop, exact.loop)
