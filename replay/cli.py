@@ -2,6 +2,8 @@
 
 No logic is here, and nothing heavy is imported before a command needs it: ``replay --help`` loads neither
 pyarrow nor polars. ``main`` is the only place where errors become exit codes.
+
+Over 400 lines because the options of nearly every command are here, in the order of ``--help``.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from replay import __version__
+from replay import __version__, cli_record, cli_results
 from schemas.errors import InternalError, OutputError, ReplayError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -236,6 +238,10 @@ def fleet(
         emit(batch_command.ask_fleet(folder, query, format_.value))
 
 
+for _command in (cli_results.plot, cli_results.compare, cli_results.export):
+    app.command(epilog=EXIT_CODES)(_command)
+
+
 @app.command(epilog=EXIT_CODES)
 def inspect(
     capture: Annotated[
@@ -254,6 +260,10 @@ def inspect(
     from replay.inspect import inspect as look_at
 
     emit(_render_inspection(look_at(capture), format_))
+
+
+app.command(epilog=EXIT_CODES, context_settings={"allow_interspersed_args": False})(cli_record.record)
+app.command("testbench", epilog=EXIT_CODES)(cli_record.bench)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports import figure_iterations, figure_population, figure_space
+from reports.facts import gather
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
     from reports.facts import Facts
     from reports.figure import Figure
+
+
+def figures_of(tables: Mapping[str, pa.Table]) -> dict[str, Figure]:
+    """The figures by name, in the order of the page.
+
+    Args:
+        tables: Result tables by name.
+    """
+    return {figure.name: figure for figure in figures(tables, gather(tables))}
 
 
 def figures(tables: Mapping[str, pa.Table], facts: Facts) -> list[Figure]:

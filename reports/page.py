@@ -77,6 +77,24 @@ def page_of(facts: report_facts.Facts, tables: Mapping[str, pa.Table]) -> str:
     )
 
 
+def figure_page(figure: Figure) -> str:
+    """One figure as a self-contained HTML document, as safe as the report."""
+    packed = (_ASSETS / "plotly-cartesian.min.js.gz").read_bytes()
+    script = _asset("page.js")
+    return (
+        _environment()
+        .get_template("figure.html")
+        .render(
+            policy=_policy(script.encode(), gzip.decompress(packed)),
+            css=Markup(_asset("page.css")),
+            figure=_view(figure),
+            specs=Markup(script_json([{"name": figure.name, "spec": figure.spec}])),
+            plotly=b64encode(packed).decode(),
+            script=Markup(script),
+        )
+    )
+
+
 def _view(figure: Figure) -> dict[str, Any]:
     return {
         "name": figure.name,

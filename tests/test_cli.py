@@ -17,7 +17,9 @@ from schemas import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "captures" / "samples" / "split-6.12.dat"
-COMMANDS = ("analyze", "batch", "fleet", "inspect", "schema")
+COMMANDS = (
+    "analyze", "batch", "fleet", "plot", "compare", "export", "inspect", "record", "testbench", "schema"
+)  # fmt: skip
 HEAVY = {"captures", "jinja2", "numpy", "plotly", "polars", "pyarrow", "reports", "zstandard"}
 
 

@@ -26,11 +26,15 @@ COMPOSITION = {
     "replay/batch_command.py": {"reports"},
     "replay/batch_unit.py": {"reports"},
     "replay/cli.py": {"captures", "reports", "typer"},
+    "replay/cli_results.py": {"reports", "typer"},
     "replay/inspect.py": {"captures"},
     "replay/pipeline.py": {"captures", "reports"},
+    "replay/plot.py": {"reports"},
     "replay/urls.py": {"fsspec"},
+    "reports/by_matplotlib.py": {"matplotlib"},
+    "reports/pictures.py": {"kaleido"},
 }
-"""Modules of replay that join the parts, and what they may import in addition."""
+"""Modules that join the parts or use an extra, and what they may import in addition."""
 
 MODULES = sorted(
     path.relative_to(ROOT).as_posix() for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")

@@ -1,0 +1,114 @@
+"""The commands that show results again: ``replay plot``, ``replay compare`` and ``replay export``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from replay.export import Target
+from schemas.errors import UsageError, printable
+
+SOURCE = "A capture, or a folder that analyze wrote."
+
+
+class Format(StrEnum):
+    """How a comparison is printed on stdout."""
+
+    TEXT = "text"
+    MD = "md"
+    JSON = "json"
+
+
+def plot(
+    source: Annotated[Path, typer.Argument(metavar="CAPTURE|DIR", help=SOURCE)],
+    figure: Annotated[
+        str | None, typer.Option("--figure", metavar="NAME", help="Figure to draw; see --list.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Picture to write: .png, .svg or .html."),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Print each figure's name and what it shows.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Draw one figure as a picture.
+
+    SVG and HTML need nothing else; PNG needs a Chromium or Chrome with kaleido, or matplotlib.
+
+    Example: replay plot trace.dat --figure space -o space.png
+    """
+    from replay import plot as pictures
+    from replay.cli import emit
+    from replay.results import results
+
+    if list_:
+        emit(pictures.list_figures(results(source)))
+        return
+    if figure is None or output is None:
+        raise UsageError(
+            "a picture needs a figure and a file",
+            where="replay plot CAPTURE|DIR",
+            hint="give --figure NAME and -o FILE, or --list to see the names",
+        )
+    pictures.check_output(output, force=force)
+    pictures.plot(results(source), figure, output)
+    sys.stderr.write(f"wrote {printable(str(output))}\n")
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", help=SOURCE)],
+    after: Annotated[Path, typer.Argument(metavar="B", help=SOURCE)],
+    format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.TEXT,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Put two results side by side, differences first.
+
+    Where B's kernel runs a strategy that A was replayed under, what the replay of A said stands beside what
+    B did.
+
+    Example: replay compare 6.12.dat 7.3.dat
+    """
+    from replay import compare as comparing
+    from replay.cli import emit
+    from replay.results import results
+    from reports import comparison
+
+    document = comparing.compare(results(before), results(after))
+    render = {
+        Format.TEXT: comparison.render_text,
+        Format.MD: comparison.render_markdown,
+        Format.JSON: comparison.render_json,
+    }
+    emit(render[format_](document))
+
+
+def export(
+    source: Annotated[Path, typer.Argument(metavar="CAPTURE|DIR", help=SOURCE)],
+    to: Annotated[
+        Target,
+        typer.Option("--to", help="Perfetto: one file for ui.perfetto.dev; CSV: a folder, a file a table."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="File or folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Write the results for another tool.
+
+    Perfetto: walks as slices with their counts, VMAs on each anon_vma as counters, missed mappings as
+    instants, all at the capture's own times.
+
+    Example: replay export trace.dat --to perfetto -o walks.pftrace
+    """
+    from replay import export as exporting
+    from replay.results import results
+
+    exporting.check_target(to, output, force=force)
+    exporting.export(results(source), to, output)
+    sys.stderr.write(f"wrote {printable(str(output))}\n")

@@ -1,0 +1,98 @@
+"""Pictures of their own: every figure in every format, read back by a decoder that is not ours."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.image import imread
+from report_tables import sample_tables
+
+from replay.plot import check_output, list_figures, plot
+from replay.results import results
+from reports import figures_of, write_reports
+from reports.pictures import WIDTH, find_browser, light_spec, render_figure
+from schemas.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = ("space", "iterations", "population")
+HOSTILE = "</script><b>x</b>$\\frac{1}{2}$"
+
+
+def colours(picture: bytes) -> set[tuple[int, int, int]]:
+    pixels = (imread(io.BytesIO(picture))[:, :, :3] * 255).round().astype(int)
+    return {tuple(each) for row in pixels[::2, ::2] for each in row.tolist()}
+
+
+def test_figures_are_listed_with_what_they_show() -> None:
+    lines = list_figures(sample_tables()).splitlines()
+    assert [line.split()[0] for line in lines] == list(NAMES)
+    assert lines[0].endswith("over time. vm_pgoff misses 30 mappings on this anon_vma.")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_svg_is_a_document_of_its_own_with_its_finding(name: str) -> None:
+    figure = figures_of(sample_tables(custom=(HOSTILE,)))[name]
+    root = ElementTree.fromstring(render_figure(figure, ".svg"))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[:2] == [figure.alt, figure.title]
+    assert {element.tag.partition("}")[2] for element in root.iter()} <= {
+        "svg", "title", "style", "rect", "text", "g", "path", "circle",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_png_without_a_browser(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.pictures.find_browser", lambda: None)
+    picture = render_figure(figures_of(sample_tables(custom=(HOSTILE,)))[name], ".png")
+    assert imread(io.BytesIO(picture)).shape[1] == 2 * WIDTH
+    assert (0x00, 0x72, 0xB2) in colours(picture)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")
+def test_png_with_a_browser() -> None:
+    assert find_browser() is not None
+    picture = render_figure(figures_of(sample_tables())["space"], ".png")
+    assert imread(io.BytesIO(picture)).shape[1] == 2 * WIDTH
+    assert {(0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2), (0xCC, 0x79, 0xA7), (0x00, 0x9E, 0x73)} <= colours(
+        picture
+    )
+
+
+def test_without_anything_that_draws_a_png_the_hint_names_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(OutputError, match=r"rmap-replay\[plot\]"):
+        render_figure(figures_of(sample_tables())["space"], ".png")
+
+
+def test_no_colour_of_the_page_is_left_in_a_picture() -> None:
+    for figure in figures_of(sample_tables()).values():
+        assert not re.search(r"'color': 'ink'", repr(light_spec(figure)))
+
+
+def test_names_and_files_that_do_not_fit_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'space'"):
+        plot(sample_tables(), "spaec", tmp_path / "x.svg")
+    with pytest.raises(UsageError, match=r"use \.png, \.svg, \.html"):
+        check_output(tmp_path / "x.gif", force=False)
+    (tmp_path / "x.svg").touch()
+    with pytest.raises(OutputError, match="will not overwrite without --force"):
+        check_output(tmp_path / "x.svg", force=False)
+    check_output(tmp_path / "x.svg", force=True)
+
+
+def test_a_result_folder_is_as_good_as_its_capture(tmp_path: Path) -> None:
+    tables = sample_tables()
+    write_reports(tables, tmp_path / "out")
+    assert {name: table.to_pylist() for name, table in results(tmp_path / "out").items()} == {
+        name: table.to_pylist() for name, table in tables.items()
+    }
+    with pytest.raises(UsageError, match="holds no result"):
+        results(tmp_path)
