@@ -89,6 +89,13 @@ def analyze(
         ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
+    redact: Annotated[
+        str | None,
+        typer.Option("--redact", metavar="KINDS", help="Replace by aliases: comm,path,host,ptr, or all."),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="FILE.zip", help="Write everything as one zip, too.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing result folder.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -100,23 +107,25 @@ def analyze(
     Example: replay analyze trace.dat -o trace.replay
     """
     from replay import output as out
-    from replay import provenance
     from replay.options import AnalyzeOptions
 
     folder = output if output is not None else out.default_folder(capture)
     out.check_folder(folder, force=force)
+    cli_results.check_bundle(bundle, force=force)
+    kinds = cli_results.redacted_kinds(redact)
     options = AnalyzeOptions() if strategy is None else AnalyzeOptions(strategies=tuple(strategy))
 
     from replay import pipeline
 
     analysis = pipeline.analyze(capture, options)
-    tables = provenance.stamp(analysis.tables, ["replay", *sys.argv[1:]])
+    tables = cli_results.finished(analysis.tables, kinds, ["replay", *sys.argv[1:]])
 
     from reports import write_reports
 
     paths = write_reports(tables, folder, force=force)
     emit(_render(tables, format_, paths.html))
     sys.stderr.write(f"wrote {printable(str(folder))}\n")
+    cli_results.write_bundle(tables, bundle)
 
 
 @app.command(epilog=EXIT_CODES)

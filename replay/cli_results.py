@@ -1,16 +1,21 @@
-"""The commands that show results again: ``replay plot``, ``replay compare`` and ``replay export``."""
+"""The commands that show results again (``replay plot``, ``compare``, ``export``), and what analyze adds."""
 
 from __future__ import annotations
 
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replay.export import Target
 from schemas.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
 
 SOURCE = "A capture, or a folder that analyze wrote."
 
@@ -112,3 +117,63 @@ def export(
     exporting.check_target(to, output, force=force)
     exporting.export(results(source), to, output)
     sys.stderr.write(f"wrote {printable(str(output))}\n")
+
+
+def redacted_kinds(text: str | None) -> tuple[str, ...]:
+    """What ``--redact`` names; nothing where it is not given.
+
+    Raises:
+        UsageError: A kind is not known.
+    """
+    if text is None:
+        return ()
+    from reports.redact import kinds_of
+
+    return kinds_of(text)
+
+
+def finished(
+    tables: Mapping[str, pa.Table], kinds: tuple[str, ...], command: Sequence[str]
+) -> dict[str, pa.Table]:
+    """The tables redacted as asked, with metadata that tell where they come from.
+
+    Args:
+        tables: Result tables by name.
+        kinds: What is redacted; a command line that may name it is left out of the metadata then.
+        command: The command line as words.
+    """
+    from replay import provenance
+
+    if not kinds:
+        return provenance.stamp(tables, command)
+    from reports.redact import redact
+
+    return provenance.stamp(redact(tables, kinds), None)
+
+
+def check_bundle(bundle: Path | None, *, force: bool) -> None:
+    """See that ``--bundle`` can be written, before the work.
+
+    Raises:
+        OutputError: The file exists and is not to be replaced, or its folder does not exist.
+    """
+    if bundle is not None:
+        from replay.plot import check_file
+
+        check_file(bundle, force=force)
+
+
+def write_bundle(tables: Mapping[str, pa.Table], bundle: Path | None) -> None:
+    """Write ``--bundle``, and say where it can be attached.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    if bundle is None:
+        return
+    from replay.plot import write_file
+    from reports.bundle import make_bundle, where_it_fits
+
+    content = make_bundle(tables)
+    write_file(bundle, content)
+    sys.stderr.write(f"wrote {printable(str(bundle))}: {where_it_fits(len(content))}\n")
