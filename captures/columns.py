@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from captures.ringbuf import Bytes, Flags, Longs, Rows
 
 _INTEGER_BYTES: Final = (1, 2, 4, 8)
+_SHORT_BYTES: Final = 64
 
 
 def arrow_type(field: Field) -> pa.DataType:
@@ -49,10 +50,7 @@ def fixed_column(raw: Rows, field: Field, order: str) -> pa.Array[Any]:
     """
     type_ = arrow_type(field)
     if field.is_string:
-        is_nul = raw == 0
-        length = np.where(is_nul.any(axis=1), is_nul.argmax(axis=1), field.size)
-        inside = np.arange(field.size) < length[:, None]
-        return string_array(raw[inside], length.astype(np.int64), None)
+        return _short_strings(raw, np.full(len(raw), field.size), None)
     if isinstance(type_, pa.FixedSizeListType):
         values = _numbers(raw, type_.value_type, order)
         return pa.FixedSizeListArray.from_arrays(pa.array(values), type_.list_size)
@@ -76,28 +74,55 @@ def variable_column(
         is_string: Text or binary.
     """
     size = np.where(valid, size, 0)
+    if not is_string:
+        return _binary(block[_ranges(start, size)], size, valid, pa.binary())
+    width = int(size.max(initial=0))
+    if 0 < width <= _SHORT_BYTES and int(np.where(valid, start, 0).max()) + width <= len(block):
+        start = np.where(valid, start, 0)
+        rows = np.ndarray((len(block) - width + 1,), f"V{width}", buffer=block.data, strides=(1,))[start]
+        return _short_strings(rows.view(np.uint8).reshape(-1, width), size, valid)
     data = block[_ranges(start, size)]
-    if is_string:
-        ends = np.cumsum(size)
-        nul = np.append(np.flatnonzero(data == 0), len(data))
-        text_end = np.minimum(nul[np.searchsorted(nul, ends - size)], ends)
-        length = text_end - (ends - size)
-        data = data[_ranges(ends - size, length)]
-        return string_array(data, length, valid)
-    return _binary(data, size, valid, pa.large_binary()).cast(pa.binary())
+    ends = np.cumsum(size)
+    nul = np.append(np.flatnonzero(data == 0), len(data))
+    text_end = np.minimum(nul[np.searchsorted(nul, ends - size)], ends)
+    length = text_end - (ends - size)
+    return string_array(data[_ranges(ends - size, length)], length, valid)
+
+
+def _short_strings(raw: Rows, size: Longs, valid: Flags | None) -> pa.Array[Any]:
+    """Text that ends at its first NUL, or after ``size`` bytes.
+
+    Args:
+        raw: The bytes of each value, and whatever is behind it. Shape (values, longest).
+        size: Bytes of each.
+        valid: As for ``string_array``.
+    """
+    width = raw.shape[1]
+    is_nul = raw == 0
+    length = is_nul.argmax(axis=1)
+    # Where there is no NUL at all, argmax is 0, too.
+    length[~is_nul[np.arange(len(raw)), length]] = width
+    np.minimum(length, size, out=length)
+    # Numbers as small as they can be: this comparison is over all bytes.
+    small = np.uint8 if width < 256 else np.int64
+    inside = np.arange(width, dtype=small) < length.astype(small)[:, None]
+    return string_array(raw[inside], length, valid)
 
 
 def string_array(data: Bytes, length: Longs, valid: Flags | None) -> pa.Array[Any]:
     """Text from the bytes of all values, one after the other, and the length of each."""
     if not len(data) or int(data.max()) < 128:
-        return _binary(data, length, valid, pa.large_string()).cast(pa.string())
-    coded = _binary(data, length, valid, pa.large_binary()).dictionary_encode()
+        return _binary(data, length, valid, pa.string())
+    coded = _binary(data, length, valid, pa.binary()).dictionary_encode()
     texts = [value.decode("utf-8", "backslashreplace") for value in coded.dictionary.to_pylist()]
     return pa.array(texts, pa.string()).take(coded.indices)
 
 
 def _binary(data: Bytes, length: Longs, valid: Flags | None, type_: pa.DataType) -> pa.Array[Any]:
-    offsets = np.zeros(len(length) + 1, dtype=np.int64)
+    """An array of text or binary values from their bytes."""
+    if len(data) > np.iinfo(np.int32).max:
+        raise ValueError("a column of more than 2 GiB of text")
+    offsets = np.zeros(len(length) + 1, dtype=np.int32)
     np.cumsum(length, out=offsets[1:])
     mask = None if valid is None or valid.all() else pa.array(valid).buffers()[1]
     buffers = [mask, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(data))]

@@ -11,7 +11,7 @@ A page whose records contradict its size is given up from that record on and cou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -33,11 +33,9 @@ MAX_PAGES: Final = 1 << 16
 
 _TS_LOW: Final = np.uint64((1 << 59) - 1)
 _TS_TOP: Final = np.uint64(~((1 << 59) - 1) & (1 << 64) - 1)
-_TS_WRAP: Final = np.uint64(1 << 59)
 _DELTA_BITS: Final = np.uint64(c.TIME_DELTA_BITS)
 _DELTA_MASK: Final = np.uint32((1 << c.TIME_DELTA_BITS) - 1)
 _LEN_MASK: Final = np.uint32((1 << c.TYPE_LEN_BITS) - 1)
-_MIN_RECORD_BYTES: Final = 8
 _SHORTEST: Final = 1
 _LONGEST: Final = 28
 
@@ -104,14 +102,7 @@ class Walker:
         """Nothing is reserved before ``walk``."""
         self.layout = layout
         self._is_big = layout.order == "big"
-        self._reserve(0)
-
-    def _reserve(self, capacity: int) -> None:
-        """Make room for that many records; memory is untouched until it is needed."""
-        self._page = np.empty(capacity, dtype=np.uint16)
-        self._payload = np.empty(capacity, dtype=np.int64)
-        self._ts = np.empty(capacity, dtype=np.uint64)
-        self._large = np.empty(capacity, dtype=np.bool_)
+        self._at = np.empty(0, dtype=np.int64)
 
     def words(self, block: Bytes) -> Words:
         """The block as words of the traced machine; bytes behind its last whole word are left out."""
@@ -158,51 +149,54 @@ class Walker:
 
         Args:
             words: The block.
-            pages: At most ``MAX_PAGES`` of its pages; where ``is_bad`` is set here, the page was given up.
+            pages: At most ``MAX_PAGES`` of its pages, in the order in which they lie in it; where ``is_bad``
+                is set here, the page was given up.
         """
-        capacity = int((pages.end - pages.begin).sum()) * 4 // _MIN_RECORD_BYTES + len(pages.ts)
-        if capacity > len(self._page):
-            self._reserve(capacity)
-        filled = self._lockstep(words, pages)
-        # Steps come page by page within a step; a stable sort by page gives page order. 16 bits: radix sort.
-        order = np.argsort(self._page[:filled], kind="stable")
-        return Records(
-            self._page[:filled].take(order),
-            self._payload[:filled].take(order),
-            self._large[:filled].take(order),
-            self._ts[:filled].take(order),
-        )
+        at = self._lockstep(words, pages)
+        kind, delta = self._split(words.take(at))
+        first = np.searchsorted(at, pages.begin)
+        count = np.diff(first, append=len(at))
+        step = delta.astype(np.uint64)
+        page = np.repeat(np.arange(len(count), dtype=np.uint16), count)
+        if not self._has_special(kind):
+            return Records(page, at + 1, np.zeros(len(at), dtype=np.bool_), _times(pages.ts, first, step))
+        stamp, low = self._special(words, at, kind, step)
+        ts = _times_with_stamps(pages.ts, first, step, stamp, low)
+        is_data = np.flatnonzero(kind < c.TYPE_PADDING)
+        is_large = kind.take(is_data) == 0
+        return Records(page.take(is_data), at.take(is_data) + 1 + is_large, is_large, ts.take(is_data))
 
-    def _lockstep(self, words: Words, pages: Pages) -> int:
-        """Fill the working memory step by step; return the number of records."""
-        page = np.flatnonzero(pages.begin < pages.end).astype(np.uint16)
-        at, end, ts = pages.begin[page], pages.end[page], pages.ts[page]
+    def _lockstep(self, words: Words, pages: Pages) -> Longs:
+        """Words of the headers of all records, those that hold only a time among them, in their order."""
+        capacity = int((pages.end - pages.begin).sum()) + len(pages.ts)
+        if capacity > len(self._at):
+            self._at = np.empty(capacity, dtype=np.int64)
+        filled_pages = np.flatnonzero(pages.begin < pages.end)
+        at, end = pages.begin[filled_pages], pages.end[filled_pages]
         filled = 0
-        while len(page):
-            kind, delta = self._split(words.take(at))
-            before, ts = ts, ts + delta
-            payload = at + 1
-            following = payload + kind
-            is_data = is_large = None
+        while len(at):
+            kind, _ = self._split(words.take(at))
+            following = at + kind
+            following += 1
             if self._has_special(kind):
-                is_large = kind == 0
-                is_data = self._special(words, at, end, kind, delta, before, ts, following)
-                payload += is_large
+                self._set_following(words, at, end, kind, following)
             left = end - following
-            ended = left.min() <= 0
-            if ended and left.min() < 0:
-                # A record that runs over the end, and one of no length (see _special), spoil the page.
-                bad = left < 0
-                pages.is_bad[page[bad]] = True
-                left[bad] = 0
-                is_data = ~bad if is_data is None else is_data & ~bad
-            filled = self._keep(filled, page, payload, is_large, ts, is_data)
-            if ended:
-                going = np.flatnonzero(left)
-                at, end, ts, page = following[going], end[going], ts[going], page[going]
-            else:
+            least = int(left.min())
+            if least < 0:
+                # A record that runs over the end, and one of no length, spoil the page.
+                good = np.flatnonzero(left >= 0)
+                spoilt = np.searchsorted(pages.begin, at[left < 0], side="right") - 1
+                pages.is_bad[spoilt] = True
+                at, end, following, left = at[good], end[good], following[good], left[good]
+            self._at[filled : filled + len(at)] = at
+            filled += len(at)
+            if least > 0:
                 at = following
-        return filled
+            else:
+                going = np.flatnonzero(left)
+                at, end = following.take(going), end.take(going)
+        # Steps come page by page within a step.
+        return np.sort(self._at[:filled])
 
     def _split(self, header: Words) -> tuple[Words, Words]:
         """type_len and time_delta of record headers."""
@@ -214,70 +208,80 @@ class Walker:
     @staticmethod
     def _has_special(kind: Words) -> bool:
         """Whether there are records whose length is not ``type_len``."""
-        return bool(((kind - np.uint32(_SHORTEST)) >= _LONGEST).any())
+        return bool((kind - np.uint32(_SHORTEST)).max(initial=0) >= _LONGEST)
 
-    def _special(
-        self,
-        words: Words,
-        at: Longs,
-        end: Longs,
-        kind: Words,
-        delta: Words,
-        before: Times,
-        ts: Times,
-        following: Longs,
-    ) -> Flags:
-        """Set ``following`` and ``ts`` of records whose length is not in ``type_len``.
-
-        Returns which records hold data; ``following`` is behind ``end`` where the record cannot be right.
-        """
+    def _set_following(self, words: Words, at: Longs, end: Longs, kind: Words, following: Longs) -> None:
+        """Set ``following`` of records whose length is not ``type_len``: behind ``end`` if they cannot be."""
         some = np.flatnonzero((kind - np.uint32(_SHORTEST)) >= _LONGEST)
-        kind_s, delta_s, at_s, end_s = kind[some], delta[some].astype(np.uint64), at[some], end[some]
-        is_data = np.ones(len(at), dtype=np.bool_)
-        is_data[some] = kind_s == 0
-        empty_rest = (kind_s == c.TYPE_PADDING) & (delta_s == 0)
-        has_next = at_s + 1 < end_s
-        number = words.take(np.where(has_next, at_s + 1, at_s)).astype(np.int64)
+        kind, at, end = kind[some], at[some], end[some]
+        delta = self._split(words.take(at))[1]
+        has_next = at + 1 < end
+        number = words.take(np.where(has_next, at + 1, at)).astype(np.int64)
         # Large and discarded records: the next word is the length in bytes of what follows the header.
-        is_right = has_next & ((kind_s >= c.TYPE_TIME_EXTEND) | (number >= 4))
-        length = np.where(kind_s >= c.TYPE_TIME_EXTEND, 2, 1 + (number + 3) // 4)
-        length = np.where(is_right, length, end_s + 1 - at_s)
-        following[some] = np.where(empty_rest, end_s, at_s + length)
+        is_right = has_next & ((kind >= c.TYPE_TIME_EXTEND) | (number >= 4))
+        length = np.where(kind >= c.TYPE_TIME_EXTEND, 2, 1 + (number + 3) // 4)
+        is_rest = (kind == c.TYPE_PADDING) & (delta == 0)
+        following[some] = np.where(is_rest, end, np.where(is_right, at + length, end + 1))
 
-        upper = number.astype(np.uint64) << _DELTA_BITS
-        extend = kind_s == c.TYPE_TIME_EXTEND
-        ts[some[extend]] += upper[extend]
-        # rb_fix_abs_ts(): the top 5 bits come from the running time; smaller than that means they moved on.
-        stamp = kind_s == c.TYPE_TIME_STAMP
-        running = before[some[stamp]]
-        absolute = (upper[stamp] & _TS_LOW | delta_s[stamp]) | running & _TS_TOP
-        wrapped = (absolute < running) & (running & _TS_TOP != 0)
-        ts[some[stamp]] = absolute + np.where(wrapped, _TS_WRAP, np.uint64(0))
+    def _special(self, words: Words, at: Longs, kind: Words, step: Times) -> tuple[Longs, Times]:
+        """Set the ``step`` of time of records that are no plain data.
+
+        Returns:
+            Records that hold an absolute time, and its low 59 bits.
+        """
+        extend = np.flatnonzero(kind == c.TYPE_TIME_EXTEND)
+        step[extend] += words.take(at[extend] + 1).astype(np.uint64) << _DELTA_BITS
         # A discarded event whose delta is exactly 1 had a delta of 0 (rb_event_discard()).
-        undone = (kind_s == c.TYPE_PADDING) & (delta_s == 1)
-        ts[some[undone]] -= np.uint64(1)
-        return is_data
+        step[(kind == c.TYPE_PADDING) & (step == 1)] = 0
+        stamp = np.flatnonzero(kind == c.TYPE_TIME_STAMP)
+        low = words.take(at[stamp] + 1).astype(np.uint64) << _DELTA_BITS
+        low = (low & _TS_LOW) | step[stamp]
+        step[stamp] = 0
+        return stamp, low
 
-    def _keep(
-        self,
-        filled: int,
-        page: PageNumbers,
-        payload: Longs,
-        is_large: Flags | None,
-        ts: Times,
-        is_data: Flags | None,
-    ) -> int:
-        """Note the data records of one step; return how many are noted now."""
-        large: Any = False if is_large is None else is_large
-        if is_data is not None:
-            page, payload, ts = page[is_data], payload[is_data], ts[is_data]
-            large = large if is_large is None else is_large[is_data]
-        stop = filled + len(page)
-        self._page[filled:stop] = page
-        self._payload[filled:stop] = payload
-        self._large[filled:stop] = large
-        self._ts[filled:stop] = ts
-        return stop
+
+def _times(page_ts: Times, first: Longs, step: Times) -> Times:
+    """Times of records from the steps between them.
+
+    Args:
+        page_ts: Time stamp of each page, from which its first record steps.
+        first: The first record of each page.
+        step: Time from the record before. Shape (records,).
+    """
+    ts = np.cumsum(step)
+    # What the sum has gathered before the page is taken off again; numbers wrap at 64 bits.
+    before = np.concatenate([ts[:1] * 0, ts])[first] if len(ts) else np.zeros(len(first), dtype=np.uint64)
+    ts += np.repeat(page_ts - before, np.diff(first, append=len(step)))
+    return ts
+
+
+def _times_with_stamps(page_ts: Times, first: Longs, step: Times, stamp: Longs, low: Times) -> Times:
+    """As ``_times``, where some records set the time: ``stamp``, to ``low`` in its low 59 bits."""
+    starts = np.concatenate([first, stamp])
+    order = np.argsort(starts, kind="stable")
+    ts = _times(np.concatenate([page_ts, low])[order], starts[order], step)
+    if len(stamp) and max(int(page_ts.max()), int(ts.max())) > int(_TS_LOW):
+        absolute = _absolute(page_ts, first, step, stamp, low)
+        ts = _times(np.concatenate([page_ts, absolute])[order], starts[order], step)
+    return ts
+
+
+def _absolute(page_ts: Times, first: Longs, step: Times, stamp: Longs, low: Times) -> Times:
+    """Absolute times whose top 5 bits come from the time before: rb_fix_abs_ts(). One after the other."""
+    gathered = [0, *np.cumsum(step).tolist()]
+    page = np.searchsorted(first, stamp, side="right") - 1
+    result: list[int] = []
+    last = -1
+    for place, of, bits in zip(stamp.tolist(), page.tolist(), low.tolist(), strict=True):
+        start = int(first[of])
+        base, start = (result[-1], last) if last >= start else (int(page_ts[of]), start)
+        running = base + gathered[place] - gathered[start] & (1 << 64) - 1
+        top = running & int(_TS_TOP)
+        time = bits | top
+        # Smaller than the time before: its top bits moved on meanwhile.
+        result.append(time + (1 << 59 if top and time < running else 0) & (1 << 64) - 1)
+        last = place
+    return np.array(result, dtype=np.uint64)
 
 
 def payload_sizes(words: Words, payload: Longs, is_large: Flags) -> Longs:

@@ -89,7 +89,7 @@ class WindowReader:
         self._streams = streams
         self._convert = convert
         self._walker = Walker(layout)
-        self._copies = any(each.offset is None or each.offset % 4 for each in streams)
+        self._copies = not _in_memory_order(streams)
         self._memory = np.frombuffer(b"" if self._copies else source.data, dtype=np.uint8)
 
     def in_file_order(self) -> Iterator[Window]:
@@ -196,6 +196,16 @@ class WindowReader:
         stream.take(count)
         if begin is not None and stream.offset is not None:
             self._source.forget(begin, stream.offset)
+
+
+def _in_memory_order(streams: Sequence[PageStream]) -> bool:
+    """Whether the file has the pages of all streams as they are, in this order, at whole words."""
+    end = 0
+    for stream in streams:
+        if stream.offset is None or stream.offset % 4 or stream.offset < end:
+            return False
+        end = stream.offset + stream.size
+    return True
 
 
 def _check_order(window: Window, owner: Longs) -> None:
