@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import os
 
     from captures.info import Capture
+    from replay.notebook import Figures
 
 NEEDED: Final = {
     "ev_avc": "anon_vma_interval_tree_insert and _remove (7.3: anon_rmap_tree_*)",
@@ -48,6 +49,19 @@ class Analysis:
     """
 
     tables: dict[str, pa.Table]
+
+    @property
+    def figures(self) -> Figures:
+        """The figures of the report by name, each for a notebook to show or to save as a picture."""
+        from replay.notebook import Figures
+
+        return Figures(self.tables)
+
+    def _repr_html_(self) -> str:
+        """The verdict and the strategy table, for notebooks: a few kB, without scripts."""
+        from reports.notebook import analysis_html
+
+        return analysis_html(self.tables)
 
 
 def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None) -> Analysis:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+# What every result has; other tables are read where they are.
 RESULTS = ("capture", "summary", "walk", "loop", "miss", "rmap_item", "avc", "vma", "quality")
 
 
@@ -40,7 +41,8 @@ def results(source: Path) -> dict[str, pa.Table]:
         )
     import pyarrow.parquet as pq
 
-    return {name: TABLES[name].check(pq.read_table(_file(source, name))) for name in RESULTS}
+    there = [name for name in TABLES if name in RESULTS or _file(source, name).is_file()]
+    return {name: TABLES[name].check(pq.read_table(_file(source, name))) for name in there}
 
 
 def _file(folder: Path, name: str) -> Path:

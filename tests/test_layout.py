@@ -29,6 +29,7 @@ COMPOSITION = {
     "replay/cli_results.py": {"reports", "typer"},
     "replay/inspect.py": {"captures"},
     "replay/pipeline.py": {"captures", "reports"},
+    "replay/notebook.py": {"reports"},
     "replay/plot.py": {"reports"},
     "replay/urls.py": {"fsspec"},
     "reports/by_matplotlib.py": {"matplotlib"},
