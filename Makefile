@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 CAPTURE ?= captures/samples/split-6.12.dat
+BATCH_CAPTURE ?= tests/data/truth/6.12_s11-victims_truth-tiny.dat
 PACKAGES := replay schemas captures reports
 
 .PHONY: demo test lint bench
@@ -20,6 +21,7 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench.py $(CAPTURE)
+	$(BIN)/python tests/bench_batch.py $(BATCH_CAPTURE)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

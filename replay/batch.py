@@ -80,7 +80,8 @@ def run_batch(
 ) -> BatchResult:
     """Analyse captures into the folder ``out`` and write the manifest there.
 
-    SIGINT and SIGTERM stop it with the manifest written (in the main thread only); a second one acts at once.
+    A process runs one batch at a time. SIGINT and SIGTERM stop it with the manifest written (in the main
+    thread only); a second one acts at once.
 
     Args:
         captures: Paths and URLs, each once (``batch_inputs.captures``).
@@ -107,10 +108,12 @@ def run_batch(
             shared = None if is_url(out) else str(scratch)
             base = Job("", out, shared, options.analyze, limits, options.force, options.retry_failed)
             run = Run(base, captures, stop, progress)
-            run.work(executor or local, jobs)
-            outcomes = run.finished()
-            suffix = f"-{options.shard.replace('/', '-of-')}" if options.shard else ""
-            name = batch_manifest.write(outcomes, open_store(out), scratch, suffix=suffix)
+            try:
+                run.work(executor or local, jobs)
+            finally:
+                outcomes = run.finished()
+                suffix = f"-{options.shard.replace('/', '-of-')}" if options.shard else ""
+                name = batch_manifest.write(outcomes, open_store(out), scratch, suffix=suffix)
     finally:
         WORKERS.stop()
         local.shutdown(cancel_futures=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from replay.batch_job import Job, Outcome
 from replay.batch_process import WORKERS, run_isolated
 from replay.urls import is_url, shown
+from schemas.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +122,14 @@ class Run:
 
     def _result(self, future: Future[Outcome], number: int) -> Outcome:
         """The outcome of a job; the executor itself may have lost it (dask: KilledWorker)."""
-        error = future.exception()
+        try:
+            error = future.exception()
+        except CancelledError as cancelled:
+            raise OutputError(
+                "the executor dropped a capture: its scheduler may be gone",
+                path=shown(self._base.out),
+                hint="the same command continues",
+            ) from cancelled
         if error is None:
             return future.result()
         if type(error).__name__ != "KilledWorker":
