@@ -143,7 +143,7 @@ def _traces(view: _View, name: str, place: int) -> list[dict[str, Any]]:
     if looked and looked[0]["last"] - looked[0]["first"] > 4 * view.pages:
         x = [value for one in looked for value in (view.seconds(one["ts"]),) * 2 + (None,)]
         y = [-view.margin, view.pages + view.margin, None] * len(looked)
-        shape: dict[str, Any] = {"mode": "lines", "line": {"color": colour, "width": 1}}
+        shape: dict[str, Any] = {"mode": "lines", "line": {"color": colour, "width": 2}}
         hover = [text for text in hover for _ in range(3)]
     else:
         x = [view.seconds(one["ts"]) for one in looked]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from base64 import b64encode
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from playwright.sync_api import sync_playwright
 from report_tables import sample_tables
@@ -70,7 +72,7 @@ class Visit:
         self.page.goto(report.as_uri())
 
     def drawn(self) -> Visit:
-        """Wait until both figures are interactive."""
+        """Wait until all figures are interactive."""
         self.page.wait_for_selector("#figure-note", state="detached", timeout=60_000)
         return self
 
@@ -110,8 +112,10 @@ def test_figures_are_drawn_and_nothing_is_asked_for(browser: Browser, report: Pa
     assert page.locator("#figure-population .plot .scatterlayer .lines path.js-line").count() == 2
     page.wait_for_timeout(500)
     dots, lines = (visit.colours(f"#figure-{name} .plot") for name in ("iterations", "population"))
+    space = visit.colours("#figure-space .plot")
     for colour in ("d55e00", "0072b2", "cc79a7", "009e73"):
         assert dots[colour] > 100
+        assert space[colour] > 50
     assert lines["d55e00"] > 500
     paper = "14171b" if scheme == "dark" else "ffffff"
     assert max(dots, key=dots.__getitem__) == max(lines, key=lines.__getitem__) == paper
@@ -178,7 +182,7 @@ def test_without_scripts_tables_and_pictures_are_there(browser: Browser, report:
         "vm_pgoff", "0.012", "1", "1", "0", "34", "30", "replayed",
     ]  # fmt: skip
     assert row.is_visible()
-    assert page.locator("svg.static").count() == 2
+    assert page.locator("svg.static").count() == 3
     assert all(picture.is_visible() for picture in page.locator("svg.static").all())
     assert page.locator("#figure-iterations svg.static circle").count() == 5
     assert page.locator("button:visible").count() == 0
@@ -223,3 +227,59 @@ def test_print_shows_the_pictures_on_light_paper(browser: Browser, report: Path)
     assert page.locator("#figure-iterations svg.static").is_visible()
     assert not page.locator("#figure-iterations .plot").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_a_link_restores_what_was_zoomed_into(browser: Browser, report: Path) -> None:
+    page = Visit(browser, report).drawn().page
+    page.evaluate(
+        "Plotly.relayout(document.querySelector('#figure-space .plot'), "
+        "{'xaxis.range[0]': 2.1, 'xaxis.range[1]': 2.6})"
+    )
+    page.wait_for_function("location.hash === '#fig=space&x=2.1,2.6'")
+    again = browser.new_context().new_page()
+    again.goto(page.url)
+    again.wait_for_function(
+        "JSON.stringify(document.querySelector('#figure-space .plot').layout?.xaxis.range) === '[2.1,2.6]'"
+    )
+
+
+@pytest.mark.parametrize("link", ["#fig=nothing&x=1,2", "#fig=space&x=a,b", "#fig=<b>&x=1", "#fig=space&x=1"])
+def test_a_link_that_names_nothing_does_nothing(browser: Browser, report: Path, link: str) -> None:
+    visit = Visit(browser, report).drawn()
+    visit.page.evaluate("link => { location.hash = link }", link)
+    visit.page.wait_for_timeout(300)
+    assert visit.said == []
+
+
+def test_every_table_can_be_copied(browser: Browser, report: Path) -> None:
+    visit = Visit(browser, report, permissions=["clipboard-read", "clipboard-write"])
+    page = visit.drawn().page
+    tables = page.locator("main table").count()
+    assert page.get_by_role("button", name="Copy table as text", include_hidden=True).count() == tables
+    page.locator("#strategies").get_by_role("button", name="Copy table as Markdown").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    lines = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert lines[1].startswith("| --- | ---: | ---: |")
+    assert lines[5].startswith("| vm_pgoff | 0.012 | 1 | 1 | 0 | 34 | 30 |")
+
+
+def test_the_keyboard_reaches_every_button_and_shows_where_it_is(browser: Browser, report: Path) -> None:
+    page = Visit(browser, report).drawn().page
+    reached = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.textContent"))
+    assert {"Copy table as text", "Copy table as Markdown", "Plain text, for mail"} <= set(reached)
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+def test_a_million_loops_open_in_three_seconds(browser: Browser, tmp_path: Path) -> None:
+    tables = sample_tables()
+    copies = -(-1_000_000 // len(tables["loop"]))
+    tables["loop"] = pa.concat_tables([tables["loop"]] * copies)
+    path = tmp_path / "report.html"
+    path.write_text(render_page(tables), encoding="utf-8")
+    assert path.stat().st_size < 2_000_000
+    begun = time.monotonic()
+    Visit(browser, path).drawn()
+    assert time.monotonic() - begun < 3

@@ -2,18 +2,57 @@
 (() => {
   for (const button of document.querySelectorAll("button[data-copy]")) {
     button.hidden = false;
-    button.addEventListener("click", () => copy(button));
+    button.addEventListener("click", () => {
+      const source = document.getElementById(button.dataset.copy);
+      copy(button, source, source.textContent);
+    });
   }
+  for (const table of document.querySelectorAll("main table")) offer(table);
   draw().catch((error) => {
     const note = document.getElementById("figure-note");
     note.textContent = `The pictures are static: this browser could not start the interactive ones (${error.message}).`;
   });
 
-  async function copy(button) {
-    const source = document.getElementById(button.dataset.copy);
+  // Two buttons below a table: its cells as aligned text, and as Markdown.
+  function offer(table) {
+    const place = document.createElement("p");
+    place.className = "copies";
+    for (const [name, form] of [["Copy table as text", asText], ["Copy table as Markdown", asMarkdown]]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      button.addEventListener("click", () => copy(button, table, form(table)));
+      place.append(button, " ");
+    }
+    table.parentElement.after(place);
+  }
+
+  function cells(table) {
+    return [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+  }
+
+  function right(table) {
+    return [...table.rows[0].cells].map((cell) => cell.classList.contains("n"));
+  }
+
+  function asText(table) {
+    const rows = cells(table);
+    const numbers = right(table);
+    const widths = numbers.map((_, place) => Math.max(...rows.map((row) => row[place].length)));
+    const line = (row) => row.map((text, at) => numbers[at] ? text.padStart(widths[at]) : text.padEnd(widths[at]));
+    return rows.map((row) => line(row).join("  ").trimEnd()).join("\n") + "\n";
+  }
+
+  function asMarkdown(table) {
+    const safe = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/[\\`*[\]|~#]/g, "\\$&");
+    const [head, ...rows] = cells(table).map((row) => `| ${row.map(safe).join(" | ")} |`);
+    return [head, `| ${right(table).map((number) => number ? "---:" : "---").join(" | ")} |`, ...rows].join("\n") + "\n";
+  }
+
+  async function copy(button, source, text) {
     const said = button.textContent;
     try {
-      await navigator.clipboard.writeText(source.textContent);
+      await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
       getSelection().selectAllChildren(source);
@@ -28,6 +67,8 @@
     await loadPlotly();
     for (const figure of figures) await show(figure);
     document.getElementById("figure-note").remove();
+    restore();
+    window.addEventListener("hashchange", restore);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => figures.forEach(show));
   }
 
@@ -51,11 +92,32 @@
       toImageButtonOptions: { filename: figure.name },
     };
     try {
-      await Plotly.react(place.querySelector(".plot"), data, layout, config);
+      const plot = place.querySelector(".plot");
+      await Plotly.react(plot, data, layout, config);
+      if (!plot.dataset.linked) {
+        plot.dataset.linked = "yes";
+        plot.on("plotly_relayout", (change) => remember(figure.name, change));
+      }
     } catch (error) {
       place.classList.remove("drawn");
       throw error;
     }
+  }
+
+  // The part of a figure that is looked at is in the address of the page: #fig=NAME&x=FROM,TO
+  function remember(name, change) {
+    const [from, to] = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+    if (from !== undefined) history.replaceState(null, "", `#fig=${name}&x=${from},${to}`);
+    else if (change["xaxis.autorange"]) history.replaceState(null, "", `#figure-${name}`);
+  }
+
+  function restore() {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const range = (asked.get("x") || "").split(",").map(Number);
+    const place = document.getElementById(`figure-${asked.get("fig")}`);
+    if (!place || range.length !== 2 || !range.every(Number.isFinite)) return;
+    place.scrollIntoView();
+    Plotly.relayout(place.querySelector(".plot"), { "xaxis.range": range });
   }
 
   // Colours and font of the page, put into a copy of the specification.
