@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from enum import StrEnum
 from io import TextIOWrapper
@@ -88,6 +89,18 @@ def analyze(
             help="Strategy to replay; may be given several times.  [default: full addr vm_pgoff linear]",
         ),
     ] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option(
+            "--evidence",
+            metavar="KIND",
+            help="exact, modelled or both.  [default: exact with tree probes, else modelled]",
+        ),
+    ] = None,
+    kernel_rules: Annotated[
+        str | None,
+        typer.Option("--kernel-rules", metavar="VERSION", help="Rules of the model: 6.12 or 7.3."),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
     redact: Annotated[
         str | None,
@@ -113,7 +126,9 @@ def analyze(
     out.check_folder(folder, force=force)
     cli_results.check_bundle(bundle, force=force)
     kinds = cli_results.redacted_kinds(redact)
-    options = AnalyzeOptions() if strategy is None else AnalyzeOptions(strategies=tuple(strategy))
+    options = AnalyzeOptions(evidence=evidence, kernel_rules=kernel_rules)
+    if strategy is not None:
+        options = replace(options, strategies=tuple(strategy))
 
     from replay import pipeline
 

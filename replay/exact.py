@@ -61,8 +61,27 @@ def replay_exact(events: Mapping[str, pl.DataFrame], strategies: Sequence[str]) 
     Raises:
         UsageError: A strategy is not known.
     """
+    return replay_state(events, *avc_lives(events["ev_avc"], events["ev_syscall"]), strategies)
+
+
+def replay_state(
+    events: Mapping[str, pl.DataFrame],
+    lives: pl.DataFrame,
+    versions: pl.DataFrame,
+    strategies: Sequence[str],
+) -> Exact:
+    """Replay every walk over trees that were rebuilt already.
+
+    Args:
+        events: The ``ev_*`` tables by name, all of them.
+        lives: Lives of intervals, as ``lifetimes.avc_lives`` gives them.
+        versions: Versions of VMAs, likewise.
+        strategies: Names of the strategies.
+
+    Raises:
+        UsageError: A strategy is not known.
+    """
     asked: list[Strategy] = chosen(strategies)
-    lives, versions = avc_lives(events["ev_avc"], events["ev_syscall"])
     tasks = pl.concat(
         frame.select("pid", "seq") for name, frame in events.items() if not name.startswith("ev_obs_")
     )

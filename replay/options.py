@@ -13,6 +13,12 @@ class AnalyzeOptions:
         strategies: Names of the strategies to replay, in the order of the report. An unknown name is a
             UsageError of ``analyze``. The rows of ``observed`` (the kernel's own counts) are always there
             when the capture has them.
+        evidence: ``exact`` (the tree probes), ``modelled`` (system calls and the kernel's rules), ``both``
+            (exact, and how well the model agrees with it); None: exact where the capture has the probes,
+            else modelled.
+        kernel_rules: Rules of the model, ``6.12`` or ``7.3``; None: those of the kernel in the capture.
     """
 
     strategies: tuple[str, ...] = ("full", "addr", "vm_pgoff", "linear")
+    evidence: str | None = None
+    kernel_rules: str | None = None

@@ -15,7 +15,7 @@ from replay import __version__
 from replay.callers import named
 from replay.causes import missed_because
 from replay.chosen import chosen
-from replay.exact import replay_exact
+from replay.evidence import check, rebuild
 from replay.observed import observed
 from replay.options import AnalyzeOptions
 from replay.quality import limits
@@ -77,15 +77,18 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     """
     options = AnalyzeOptions() if options is None else options
     chosen(options.strategies)
+    check(options)
     with open_capture(path) as capture:
-        _need_probes(capture)
+        probed = _has_probes(capture, options.evidence)
         tables = canonical_events(capture)
         quality = capture.quality()
         comms = capture.comms()
         info = capture.info
     events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
-    exact = replay_exact(events, options.strategies)
+    exact, agrees = rebuild(
+        events, options, probed=probed, release=info.kernel_release, events_lost=info.events_lost != 0
+    )
     observed_loop, observed_walk = observed(events, exact.walks)
     loop = _beside(observed_loop, exact.loop)
     native, rule = native_strategy(exact, observed_loop), page_offset_rule(events)
@@ -111,7 +114,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "vma": exact.vma,
     }
     results = {name: TABLES[name].cast(frame.to_arrow()) for name, frame in frames.items()}
-    own_limits = TABLES["quality"].cast(limits(exact, events, fit, wait, pl.DataFrame(quality)).to_arrow())
+    own_limits = TABLES["quality"].cast(
+        limits(exact, events, fit, wait, agrees, pl.DataFrame(quality)).to_arrow()
+    )
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
 
@@ -121,15 +126,18 @@ def _beside(observed_rows: pl.DataFrame, replayed: pl.DataFrame) -> pl.DataFrame
     return pl.concat([observed_rows, replayed], how="vertical_relaxed").sort("walk_id", maintain_order=True)
 
 
-def _need_probes(capture: Capture) -> None:
-    """Refuse a capture without tree probes: nothing about walks can be told from it yet."""
+def _has_probes(capture: Capture, evidence: str | None) -> bool:
+    """Whether the capture has the tree probes; refuse one that has not what ``evidence`` needs."""
     present = {match.role.table for match in find_roles(capture)}
     lacking = [probes for table, probes in NEEDED.items() if table not in present]
-    if lacking:
+    counts = capture.event_counts()
+    calls = any(name.startswith("syscalls:") for name in counts)
+    if lacking and (evidence in ("exact", "both") or not calls):
         raise MissingEventsError(
             "the capture has no events that tell the state of the anon_vma trees",
             path=capture.path,
             expected=f"probes on {'; '.join(lacking)}",
-            found=", ".join(sorted(capture.event_counts())[:8]) or "no events",
+            found=", ".join(sorted(counts)[:8]) or "no events",
             hint="`replay inspect CAPTURE` shows what to record",
         )
+    return not lacking

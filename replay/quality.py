@@ -13,6 +13,7 @@ from schemas import TABLES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from replay.agreement import Agreement
     from replay.exact import Exact
     from replay.timing import Fit
 
@@ -22,6 +23,7 @@ def limits(
     events: Mapping[str, pl.DataFrame],
     fit: Fit | None,
     wait: pl.DataFrame,
+    agrees: Agreement | None,
     capture: pl.DataFrame,
 ) -> pl.DataFrame:
     """Table ``quality`` of the replay.
@@ -31,6 +33,7 @@ def limits(
         events: The ``ev_*`` tables.
         fit: The fit of the times.
         wait: Table ``wait``.
+        agrees: How well the model agrees with the probes; None: not asked.
         capture: Table ``quality`` of the capture; its rows are not in the result.
     """
     everything = (
@@ -39,6 +42,8 @@ def limits(
         *_assumed(exact, events),
         *_timed(fit, events),
         *_waited(wait),
+        *_agreed(agrees),
+        *_modelled(exact),
     )
     rows = [
         {"kind": kind, "count": count, "effect": effect, "severity": severity}
@@ -192,4 +197,32 @@ def _waited(wait: pl.DataFrame) -> Iterator[tuple[str, str, int, str]]:
         len(writers),
         f"waits to change a family's trees took {total / 1e6:.0f} ms, {100 * behind / max(total, 1):.1f} %"
         " of it while a walk of that family ran",
+    )
+
+
+def _agreed(agrees: Agreement | None) -> Iterator[tuple[str, str, int, str]]:
+    if agrees is not None and agrees.share is not None:
+        yield (
+            "agreement",
+            "info",
+            agrees.instants,
+            f"probed tree changes: after {agrees.agreeing} of them the trees rebuilt from system calls hold"
+            f" the same intervals ({agrees.share:.4f})",
+        )
+        for cause, count in agrees.causes.items():
+            yield (
+                "disagreement",
+                "info",
+                count,
+                f"probed tree changes that the model does not give: {cause}",
+            )
+
+
+def _modelled(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
+    yield (
+        "modelled",
+        "warning",
+        len(exact.avc.filter(pl.col("evidence") == "modelled")),
+        "intervals follow from system calls by the kernel's rules; no walk is replayed on them: that takes "
+        "probes on KSM's lists (see replay inspect)",
     )
