@@ -1,0 +1,147 @@
+"""Histories of system calls, faults and forks for property tests of the model, as event tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from hypothesis import strategies as st
+
+from schemas import TABLES
+
+PAGE = 4096
+BASE = 0x7F00_0000_0000
+PAGES = 12
+PIDS = (100, 101, 102)
+
+
+def empty_events() -> dict[str, pl.DataFrame]:
+    """Every event table, without rows."""
+    return {
+        name: pl.DataFrame(pl.from_arrow(table.empty()))
+        for name, table in TABLES.items()
+        if name.startswith("ev_")
+    }
+
+
+class History:
+    """Event tables in the making; each event has the next place."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {"ev_syscall": [], "ev_task": [], "ev_fault": []}
+        self.seq = 0
+
+    def _event(self, table: str, pid: int, **fields: Any) -> None:
+        row = dict.fromkeys(TABLES[table].arrow.names) | fields
+        row |= {"seq": self.seq, "ts_ns": 1000 * self.seq, "cpu": 0, "pid": pid}
+        self.rows[table].append(row)
+        self.seq += 1
+
+    def call(self, pid: int, name: str, arguments: tuple[int, ...], ret: int = 0) -> None:
+        """Entry and return of a system call."""
+        self.enter(pid, name, arguments)
+        self._event("ev_syscall", pid, is_exit=True, name=name, ret=ret)
+
+    def enter(self, pid: int, name: str, arguments: tuple[int, ...]) -> None:
+        """Entry of a system call; who calls it may not return before something else happens."""
+        given = {f"arg{number}": value for number, value in enumerate(arguments)}
+        self._event("ev_syscall", pid, is_exit=False, name=name, **given)
+
+    def fault(self, pid: int, address: int, *, write: bool = True) -> None:
+        """A page fault."""
+        self._event("ev_fault", pid, is_user=True, address=address, error_code=6 if write else 4)
+
+    def fork(self, pid: int, child: int, flags: int | None = 0) -> None:
+        """task_newtask, or without flags sched_process_fork."""
+        kind = "fork" if flags is None else "newtask"
+        self._event("ev_task", pid, kind=kind, child_pid=child, clone_flags=flags)
+
+    def task(self, pid: int, kind: str) -> None:
+        """exec or exit."""
+        self._event("ev_task", pid, kind=kind)
+
+    def events(self) -> dict[str, pl.DataFrame]:
+        """The tables."""
+        schemas = {name: frame.schema for name, frame in empty_events().items()}
+        return empty_events() | {
+            name: pl.DataFrame(rows, schema=schemas[name]) for name, rows in self.rows.items()
+        }
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
+    """A few tasks work on the same few pages; not every call succeeds, or makes sense."""
+    history = History()
+    pid = st.sampled_from(PIDS)
+    page = st.integers(0, PAGES - 1).map(lambda number: BASE + number * PAGE)
+    length = st.integers(1, 4).map(lambda number: number * PAGE)
+    prot = st.sampled_from((0, 1, 3, 3))
+    walked = st.sampled_from((0, 0, 0, -12))
+    flags = st.sampled_from((0x22, 0x32, 0x22 | 0x4000, 0x32 | 0x8000, 0x2022, 0x21, 0x2, 0x122, 0x12))
+
+    def mmap() -> None:
+        start, size = draw(page), draw(length)
+        arguments = (start, size, draw(prot), draw(flags), 3, draw(st.integers(0, 3)) * PAGE)
+        history.call(draw(pid), "mmap", arguments, draw(st.sampled_from((start, start, start, -12))))
+
+    def munmap() -> None:
+        history.call(draw(pid), "munmap", (draw(page), draw(length)), draw(st.sampled_from((0, 0, -22))))
+
+    def mprotect() -> None:
+        arguments = (draw(page), draw(length), draw(prot) | draw(st.sampled_from((0, 0, 0, 0x1000000))))
+        history.call(draw(pid), "mprotect", arguments, draw(walked))
+
+    def madvise() -> None:
+        advice = st.sampled_from((2, 10, 11, 12, 12, 13, 15, 18, 19, 23, 23, 4, 102))
+        ret = draw(st.sampled_from((0, 0, -12, -22)))
+        history.call(draw(pid), "madvise", (draw(page), draw(length), draw(advice)), ret)
+
+    def mremap() -> None:
+        start, old, new, target = draw(page), draw(length), draw(length), draw(page)
+        how = draw(st.sampled_from((0, 1, 3, 3, 5, 7)))
+        size = old if how & 4 or draw(st.booleans()) else new
+        target = target if how & 6 or draw(st.booleans()) else start
+        history.call(
+            draw(pid), "mremap", (start, old, size, how, target), draw(st.sampled_from((target, target, -14)))
+        )
+
+    def brk() -> None:
+        top = BASE + draw(st.integers(PAGES + 2, PAGES + 8)) * PAGE + draw(st.sampled_from((0, 16)))
+        history.call(draw(pid), "brk", (draw(st.sampled_from((0, top))),), top)
+
+    def lock() -> None:
+        name = draw(st.sampled_from(("mlock", "mlock2", "munlock", "mlockall", "munlockall", "mbind")))
+        arguments = {
+            "mlockall": (draw(st.integers(1, 7)),),
+            "mbind": (
+                draw(page),
+                draw(length),
+                draw(st.integers(0, 2)),
+                draw(st.sampled_from((8, 16))),
+                64,
+                0,
+            ),
+        }.get(name, (draw(page), draw(length), draw(st.integers(0, 1))))
+        history.call(draw(pid), name, arguments, draw(walked))
+
+    def fork() -> None:
+        parent, child = draw(pid), draw(pid)
+        given = draw(st.sampled_from((0, 0, 0x100, 0x1200011)))
+        call = draw(st.sampled_from(("clone", "clone3", "vfork", "fork")))
+        history.enter(parent, call, (given,))
+        if child != parent:
+            history.fork(parent, child, given)
+
+    def task() -> None:
+        history.task(draw(pid), draw(st.sampled_from(("exec", "exit"))))
+
+    def merge_any() -> None:
+        history.call(draw(pid), "prctl", (67, draw(st.integers(0, 1))))
+
+    def fault() -> None:
+        history.fault(draw(pid), draw(page) + 24, write=draw(st.sampled_from((True, True, False))))
+
+    often = (mmap, munmap, mprotect, madvise, mremap, fault, fault, fault, mprotect, madvise, fork)
+    for _ in range(draw(st.integers(1, 40))):
+        draw(st.sampled_from((*often, brk, lock, task, merge_any)))()
+    return history.events()
