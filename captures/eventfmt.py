@@ -6,7 +6,6 @@ here depends on a kernel version.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -198,6 +197,8 @@ def find_formats(
     """
     missing = [name for name in names if name not in formats]
     if missing:
+        import difflib
+
         close = difflib.get_close_matches(missing[0], formats, n=3)
         raise MissingEventsError(
             f"the capture has no event {', '.join(missing)}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import sys
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -51,7 +50,7 @@ class Source:
         """
         self.path = str(path)
         self._digest: str | None = None
-        with _open(self.path) if self.path != STDIN else tempfile.TemporaryFile() as file:
+        with _open(self.path) if self.path != STDIN else _temporary() as file:
             if self.path == STDIN:
                 self._digest = _spool(file)
             self.size_bytes = file.seek(0, 2)
@@ -62,7 +61,7 @@ class Source:
                 self.data = _mapped(file)
             else:
                 file.seek(0)
-                with tempfile.TemporaryFile() as unpacked:
+                with _temporary() as unpacked:
                     _unpack(self.path, file, self.packing, unpacked)
                     self.data = _mapped(unpacked)
 
@@ -90,6 +89,13 @@ def _mapped(file: IO[bytes]) -> memoryview:
     """The whole file in memory; the map outlives the file."""
     size = file.seek(0, 2)
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
+
+
+def _temporary() -> IO[bytes]:
+    """A file without a name. Most captures need none, and the module is slow to import."""
+    import tempfile
+
+    return tempfile.TemporaryFile()
 
 
 def _spool(out: IO[bytes]) -> str:
@@ -175,6 +181,8 @@ def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> None:
 
 
 def _write(path: str, out: IO[bytes], piece: bytes) -> None:
+    import tempfile
+
     try:
         out.write(piece)
     except OSError as error:
