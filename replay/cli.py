@@ -94,7 +94,7 @@ def analyze(
         typer.Option(
             "--evidence",
             metavar="KIND",
-            help="exact, modelled or both.  [default: exact with tree probes, else modelled]",
+            help="Evidence: exact, modelled or both.  [default: exact with tree probes, else modelled]",
         ),
     ] = None,
     kernel_rules: Annotated[

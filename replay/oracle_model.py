@@ -1,6 +1,8 @@
 """System calls, faults and forks -> VMAs and their trees, one event at a time: the twin of ``model``.
 
 Follows the kernel's functions by name; the primitives are in ``oracle_model_vma``. Slow on purpose.
+
+Over 400 lines because the kernel's functions that it follows call one another; they are read side by side.
 """
 
 from __future__ import annotations
@@ -219,7 +221,7 @@ class OracleModel:
 
     def _sys_mmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
         _, length, prot, flags, fd, offset = arguments
-        if -4096 < ret < 0:
+        if -4096 < ret < 0 or not length:
             return
         start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + _up(length)
         file, vm_flags = self._mapped(mm, prot, flags, fd)
@@ -291,6 +293,7 @@ class OracleModel:
         if _up(ret) < _up(old):
             self.areas.munmap(mm, _up(ret), _up(old))
         elif _up(ret) > _up(old):
+            self._clear_target(mm, _up(old), _up(ret))
             flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | mm.def_flags
             self._map(mm, _up(old), _up(ret), flags, 0, _up(old), just_expand=True)
             if mm.def_flags & k.VM_LOCKED:
@@ -455,6 +458,8 @@ class OracleModel:
     def _sys_mremap(self, mm: Mm, arguments: list[int], ret: int) -> None:
         address, old_len, new_len, flags, new_address, _ = arguments
         addr, new, old = address >> k.PAGE_SHIFT, _up(new_len), _up(old_len)
+        if not old or not new:
+            return
         if flags & k.MREMAP_FIXED and self.rules.moves_many and old == new:
             if not ret < 0:
                 self._remap_move(mm, addr, old, new_address >> k.PAGE_SHIFT, flags)
@@ -471,10 +476,17 @@ class OracleModel:
             vma = mm.lookup(addr)
             if vma is None:
                 self.doubts["mremap_of_unknown"] += 1
-            else:
+            elif vma.end < addr + new:
+                self._clear_target(mm, vma.end, addr + new)
                 self.areas.merge_new_range(mm, self.areas.proposal(vma, vma.end, addr + new))
         else:
-            self._move_vma(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)
+            self._mremap_to(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)
+
+    def _clear_target(self, mm: Mm, start: int, end: int) -> None:
+        """The kernel found nothing there, so what the model has is long gone."""
+        if (vma := mm.find(start)) is not None and vma.start < end:
+            self.doubts["target_not_free"] += 1
+            self.areas.munmap(mm, start, end)
 
     def _failed_mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int) -> None:
         """6.12 unmaps the target and shrinks before vma_to_resize() finds that the range has an end."""
@@ -487,6 +499,8 @@ class OracleModel:
     def _mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
         if flags & k.MREMAP_FIXED:
             self.areas.munmap(mm, new_addr, new_addr + new)
+        else:
+            self._clear_target(mm, new_addr, new_addr + new)
         if old > new:
             self.areas.munmap(mm, addr + new, addr + old)
             old = new

@@ -2,6 +2,8 @@
 
 The slow, obvious twin of ``model_rmap`` and ``model_vma``; shares no code with them. Addresses are page
 numbers, ends exclusive.
+
+Over 400 lines because the kernel's functions that it follows call one another; they are read side by side.
 """
 
 from __future__ import annotations
