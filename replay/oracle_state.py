@@ -6,7 +6,7 @@ the kernel functions whose events they take.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -136,7 +136,9 @@ class Tree:
                 place = bisect_right(self._nodes, interval.first, key=lambda node: node.first)
                 self._nodes.insert(place, interval)
             else:
-                place = self._nodes.index(interval)
+                place = bisect_left(self._nodes, interval.first, key=lambda node: node.first)
+                while self._nodes[place] is not interval:
+                    place += 1
                 del self._nodes[place]
             self._places.append(place)
         while self._places and self._changes[len(self._places) - 1][0] > instant:

@@ -101,10 +101,11 @@ class Walks:
 
     def __init__(self, state: State, spaces: Spaces) -> None:
         self.state, self.spaces = state, spaces
+        walked = {item.anon_vma for item in state.items}
         ends = [
             (seq, ts)
             for each in state.intervals
-            if each.placed
+            if each.placed and each.anon_vma in walked
             for seq, ts in ((each.born_seq, each.born_ts), (each.died_seq, each.died_ts))
             if seq is not None and ts is not None
         ]

@@ -51,11 +51,12 @@ class Machine(AddressSpaces):
         numbers: The history: each choice takes the next, so that any list is a history.
         anon_pgoff: Whether the kernel has a page offset of its own for anonymous pages (7.3).
         linear: Whether its walks look up the linear page index (7.3), or the whole tree.
+        unseen: Whether pages are copied at times without an event (a write by ptrace or another process).
     """
 
-    def __init__(self, numbers: list[int], *, anon_pgoff: bool, linear: bool) -> None:
+    def __init__(self, numbers: list[int], *, anon_pgoff: bool, linear: bool, unseen: bool = False) -> None:
         super().__init__(numbers, anon_pgoff=anon_pgoff)
-        self.linear = linear
+        self.linear, self.unseen = linear, unseen
         self.truth: list[TrueWalk] = []
         self.walking: Node | None = None
 
@@ -175,6 +176,13 @@ class Machine(AddressSpaces):
         for item in items:
             self.free_item(item)
 
+    def do_unseen(self) -> None:
+        """A write through get_user_pages(): the page is copied and nothing tells."""
+        pages = [page for node in self.nodes for page, mapped in node.ptes.items() if mapped]
+        if self.unseen and pages:
+            page = self.pick(pages)
+            self.copied(page[0], page[1], page[1] + PAGE)
+
     def some_pid(self) -> int:
         return self.pick([task for mm in self.mms for task in mm.tasks] or [1])
 
@@ -192,7 +200,7 @@ class Machine(AddressSpaces):
         pid = self.some_pid() if self.number(2) else 31
         self.walk(node, caller, pid)
         if caller == "try_to_migrate_one":
-            if not any(node.ptes.values()):
+            if not any(node.ptes.values()) and self.number(3):  # else the copy failed: all goes back
                 node.folio = self.slabs["folio"].alloc()
             self.walk(node, "remove_migration_pte", pid)
         if caller == "try_to_unmap_one":
@@ -280,7 +288,7 @@ class Machine(AddressSpaces):
             *(self.do_mmap, self.do_fault, self.do_fault, self.do_fault, self.do_split, self.do_merge),
             *(self.do_fork, self.do_move, self.do_munmap, self.do_exit, self.do_thread, self.do_exec),
             *(merge, merge, merge, merge, self.do_ksm_drop, walk, walk, walk, self.do_advise),
-            *(self.do_unstable, self.do_node_remove),
+            *(self.do_unstable, self.do_node_remove, self.do_unseen),
         )
         while True:
             try:

@@ -2,7 +2,7 @@
 
 It does what mm/vma.c, mm/rmap.c and kernel/fork.c do to trees and page tables, in their order, and says it
 with the events that the probes on a kernel give. It knows nothing of the replay. ``tests.ksm_machine`` adds
-KSM and the walks.
+KSM and the walks. Longer than other modules: one machine, whose operations all use each other.
 """
 
 from __future__ import annotations
