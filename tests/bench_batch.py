@@ -119,10 +119,8 @@ def put_together(out: Path) -> None:
     seconds = time.perf_counter() - started
     assert facts.captures == len(rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(
     took = f"{seconds:.2f} s ({cpu_seconds() - used:.2f} CPU)"
     print(f"put together {len(rows)} results: {took}, peak {peak / 1e6:.0f} MB")
-    )
 
 
 def main() -> None:

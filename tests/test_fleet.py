@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -97,9 +98,7 @@ def test_a_row_for_every_capture_and_strategy(batch: tuple[Path, BatchResult, Fl
     kernels = {row["kernel_release"] for row in dataset.iter_rows(named=True)}
     assert len(kernels) == 2
     assert folders == {
-        f"kernel_release={kernel.replace('+', '%2B')}/strategy={strategy}"
-        if any("%2B" in folder for folder in folders)
-        else f"kernel_release={kernel}/strategy={strategy}"
+        f"kernel_release={quote(kernel, safe='+')}/strategy={strategy}"
         for kernel in kernels
         for strategy in ("observed", "full", "addr", "vm_pgoff", "linear")
     }
