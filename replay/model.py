@@ -17,7 +17,7 @@ from replay.model_frames import lives, versions
 from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
 from replay.model_rules import RULES
 from replay.model_run import run
-from replay.model_state import BRK_BEFORE, MREMAP_OF_UNKNOWN, State, new_state, with_room
+from replay.model_state import BRK_BEFORE, MREMAP_OF_UNKNOWN, TARGET_NOT_FREE, State, new_state, with_room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,8 @@ class Modelled:
         doubts: Where the model had to do without knowing: name, count. Names: ``clone_flags`` (a task was
             made, and nothing tells whether it shares the address space), ``brk_before`` (the break moved
             before the capture told where it was), ``mremap_of_unknown`` (a VMA was moved or grown whose
-            creation the capture does not have).
+            creation the capture does not have), ``target_not_free`` (the kernel put something where the
+            model still had a VMA: a call was missed).
     """
 
     lives: pl.DataFrame
@@ -66,6 +67,7 @@ def reconstruct(
     doubts |= {
         "brk_before": int(state.count[BRK_BEFORE]),
         "mremap_of_unknown": int(state.count[MREMAP_OF_UNKNOWN]),
+        "target_not_free": int(state.count[TARGET_NOT_FREE]),
     }
     vmas = versions(state, table, chosen)
     return Modelled(

@@ -1,4 +1,4 @@
-"""Which mappings the capture saw coming into being: ranges that calls mapped, and what forks copied of them."""
+"""Which mappings the capture saw coming into being: what calls mapped, and what forks copied of that."""
 
 from __future__ import annotations
 

@@ -27,7 +27,16 @@ from replay.model_rules import (
     VM_WRITE,
 )
 from replay.model_state import BRK_BEFORE, MERGEABLE_FIRST, State
-from replay.model_vma import find_vma, merge_new_range, munmap, new_vma, set_start, vma_link, vma_modify
+from replay.model_vma import (
+    clear_target,
+    find_vma,
+    merge_new_range,
+    munmap,
+    new_vma,
+    set_start,
+    vma_link,
+    vma_modify,
+)
 
 
 def fault(s: State, mm: int, page: int) -> None:
@@ -84,6 +93,7 @@ def brk(s: State, mm: int, new: int, moved: int) -> None:
     elif new < old:
         munmap(s, mm, new, old)
     elif new > old:
+        clear_target(s, mm, old, new)
         flags = VM_READ | VM_WRITE | VM_MAY | VM_ACCOUNT | s.space[mm].def_flags
         map_range(s, mm, old, new, flags, 0, old, True)
         if flags & VM_LOCKED:

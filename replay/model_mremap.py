@@ -8,7 +8,16 @@ from __future__ import annotations
 from replay.model_rmap import anon_vma_clone, touch, unlink_anon_vmas
 from replay.model_rules import MREMAP_DONTUNMAP, MREMAP_FIXED, VM_LOCKED, VM_LOCKED_MASK
 from replay.model_state import DONTUNMAP_RESETS, MREMAP_OF_UNKNOWN, State
-from replay.model_vma import find_vma, merge_new_range, munmap, new_vma, split_vma, vma_link, vma_lookup
+from replay.model_vma import (
+    clear_target,
+    find_vma,
+    merge_new_range,
+    munmap,
+    new_vma,
+    split_vma,
+    vma_link,
+    vma_lookup,
+)
 
 
 def grow_in_place(s: State, mm: int, addr: int, end: int) -> None:
@@ -17,6 +26,9 @@ def grow_in_place(s: State, mm: int, addr: int, end: int) -> None:
     if vma < 0:
         s.count[MREMAP_OF_UNKNOWN] += 1
         return
+    if s.vma[vma].end >= end:
+        return
+    clear_target(s, mm, s.vma[vma].end, end)
     pages = s.vma[vma].end - s.vma[vma].start
     merge_new_range(
         s,
@@ -89,6 +101,8 @@ def mremap_to(s: State, mm: int, addr: int, old: int, new: int, new_addr: int, f
     """The target is unmapped, the source shrunk, then moved."""
     if flags & MREMAP_FIXED:
         munmap(s, mm, new_addr, new_addr + new)
+    else:
+        clear_target(s, mm, new_addr, new_addr + new)
     if old > new:
         munmap(s, mm, addr + new, addr + old)
         old = new

@@ -224,6 +224,7 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
         pgoff=pl.when(anonymous & shared).then(0).when(anonymous).then(start).otherwise(_page("arg5")),
         asked=asked,
     )
+    made = made.filter(pl.col("arg1") > 0)
     charged = pl.when(pl.col("flags") & limited == k.VM_WRITE).then(k.VM_ACCOUNT).otherwise(0)
     return [
         _rows(
@@ -311,7 +312,7 @@ def _mremap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     many = fixed & (old == new) & pl.lit(rules.moves_many)
     moves = _has("arg3", k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
     late = fixed & ~many & (pl.col("ret") == -k.EFAULT) & pl.lit(not rules.moves_many)
-    rows = rows.filter(~failed | late).with_columns(
+    rows = rows.filter((~failed | late) & (old > 0) & (new > 0)).with_columns(
         many=many & ~failed, late=late, target=pl.when(failed).then(0).otherwise("ret").cast(pl.UInt64)
     )
     kept = rows.filter("late")

@@ -51,8 +51,9 @@ BLOCK: Final = 32
     DONTUNMAP_RESETS,
     BRK_BEFORE,
     MREMAP_OF_UNKNOWN,
+    TARGET_NOT_FREE,
     NEEDED,
-) = range(26)
+) = range(27)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)

@@ -21,6 +21,7 @@ from replay.model_state import (
     FREE_VMAS,
     MERGES_FAULTED,
     SPACES,
+    TARGET_NOT_FREE,
     VMA_SLOTS,
     VMAS,
     State,
@@ -327,6 +328,14 @@ def vma_modify(s: State, vma: int, start: int, end: int, flags: int, policy: int
     s.vma[merged].flags = flags | guard | (s.vma[merged].flags & VM_MAYBE_GUARD)
     s.vma[merged].policy = policy
     return merged
+
+
+def clear_target(s: State, mm: int, start: int, end: int) -> None:
+    """The kernel mapped something where it found nothing: what the model has there is long gone."""
+    vma = find_vma(s, mm, start)
+    if vma >= 0 and s.vma[vma].start < end:
+        s.count[TARGET_NOT_FREE] += 1
+        munmap(s, mm, start, end)
 
 
 def munmap(s: State, mm: int, start: int, end: int) -> None:
