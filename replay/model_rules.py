@@ -46,7 +46,7 @@ def rules_for(release: str | None) -> KernelRules:
     What shows it is the field of the anonymous page offset (7.3) in a probe of the trees; stock events do not.
 
     Args:
-        release: ``uname -r``, such as ``7.3.4+deb13-cloud-amd64``; None, or without a version: the older rules.
+        release: ``uname -r``, such as ``7.3.4+deb13-cloud-amd64``. None, or no version: older rules.
     """
     numbers = re.match(r"(\d+)\.(\d+)", release or "")
     return "7.3" if numbers and (int(numbers[1]), int(numbers[2])) >= (7, 3) else "6.12"
