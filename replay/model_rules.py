@@ -43,7 +43,7 @@ RULES: Final[dict[str, Rules]] = {
 def rules_for(release: str | None) -> KernelRules:
     """The rules of a kernel, where the capture shows nothing better than its release.
 
-    What shows it is the field of the anonymous page offset (7.3) in a probe of the trees; stock events do not.
+    The field of the anonymous page offset (7.3) in a probe of the trees shows it; stock events do not.
 
     Args:
         release: ``uname -r``, such as ``7.3.4+deb13-cloud-amd64``. None, or no version: older rules.
