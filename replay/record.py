@@ -15,7 +15,7 @@ from captures import open_capture
 from captures.matching import find_roles
 from captures.recipes import KERNELS
 from replay.record_btf import Btf
-from replay.record_options import Profile
+from replay.record_options import Profile, RecordOptions
 from replay.record_probes import MODERN, Definition, Syntax, adapt, definitions, kernel_of
 from replay.record_script import script
 from schemas.errors import OutputError, UsageError
@@ -23,9 +23,7 @@ from schemas.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from types import FrameType
 
-    from replay.record_options import RecordOptions
-
-TRACEFS: Final = Path("/sys/kernel/tracing")
+TRACEFS: Final = Path(os.environ.get("TRACEFS", "/sys/kernel/tracing"))
 BTF: Final = Path("/sys/kernel/btf/vmlinux")
 NOT_RECORDED: Final = 125
 """Exit status of the script when it could not record."""
@@ -90,9 +88,8 @@ def record(options: RecordOptions, tracefs: Path = TRACEFS) -> Recording:
 
 def clean_up(tracefs: Path = TRACEFS) -> None:
     """Remove the probes that a killed recording left."""
-    from replay.record_script import TEMPLATE
-
-    _run(["/bin/sh", str(TEMPLATE), "--clean"], tracefs)
+    text = script(RecordOptions(Path("trace.dat"), profile=Profile.stock), {})
+    _run(["/bin/sh", "-c", text, "replay record", "--clean"], tracefs)
 
 
 def _probes_here(options: RecordOptions, tracefs: Path) -> dict[str, list[Definition]]:

@@ -39,7 +39,7 @@ clean_up() {
     status=$?
     trap '' INT TERM HUP
     trap - EXIT
-    [ -z "$COMMAND" ] || kill -TERM "$COMMAND" 2> "$WORK/ignored"
+    [ -z "$COMMAND" ] || kill -TERM "$COMMAND" 2> /dev/null
     [ -z "$RECORDER" ] || stop_recorder
     if [ -n "$STATE" ]; then
         # Only what differs: to write a clock or a size empties the buffer.
@@ -54,7 +54,12 @@ clean_up() {
 
 interrupt() {
     INTERRUPTED=1
-    [ -z "$COMMAND" ] || kill -TERM "$COMMAND"
+    [ -z "$COMMAND" ] || end_command
+}
+
+end_command() { # twice: between its fork and its exec the shell's own handler takes the signal
+    kill -TERM "$COMMAND" 2> /dev/null
+    { sleep 1 && kill -TERM "$COMMAND"; } < /dev/null > /dev/null 2>&1 3<&- &
 }
 
 current_clock() {
@@ -72,7 +77,7 @@ check_machine() {
         "$TRACEFS" "as root: mount -t tracefs nodev $TRACEFS"
     [ -w "$TRACEFS/dynamic_events" ] || fail "no permission to trace" "$TRACEFS/dynamic_events" \
         "run it as root; if you are root, the kernel is locked down (/sys/kernel/security/lockdown)"
-    command -v "$TOOL" > "$WORK/ignored" || fail "$TOOL is not installed" "PATH=$PATH" \
+    command -v "$TOOL" > /dev/null || fail "$TOOL is not installed" "PATH=$PATH" \
         "install it (Debian: trace-cmd, linux-perf), or choose the other with --tool"
     [ -d "$(dirname "$OUTPUT")" ] || fail "no such folder to write into" "$OUTPUT" "make it, or give another file"
     [ ! -e "$OUTPUT" ] || [ -n "$FORCE" ] || fail "will not overwrite without --force: $OUTPUT" "$OUTPUT" \
@@ -168,20 +173,20 @@ start_recorder() {
         # perf opens both at its start; opened for both directions here, so that this does not wait for it
         exec 4<> "$WORK/control" 5<> "$WORK/answer"
         printf 'enable\n' >&4
-        until timeout 1 head -c 1 <&5 > "$WORK/ignored"; do
+        until timeout 1 head -c 1 <&5 > /dev/null; do
             recorder_lives
         done
     fi
 }
 
 recorder_lives() { # an interrupt waits for it: before it listens to signals it cannot be ended in order
-    kill -0 "$RECORDER" 2> "$WORK/ignored" && return
+    kill -0 "$RECORDER" 2> /dev/null && return
     RECORDER=''
     fail "$TOOL ended before it recorded" "$(tail -n 3 "$WORK/log" | tr '\n' ' ')" "the last lines that it printed are above"
 }
 
 stop_recorder() {
-    kill -INT "$RECORDER" 2> "$WORK/ignored"
+    kill -INT "$RECORDER" 2> /dev/null
     wait "$RECORDER"
     ended=$?
     RECORDER=''
@@ -209,7 +214,7 @@ record_maps() {
         while IFS= read -r line; do
             printf 'maps %s %s\n' "$pid" "$line" > "$TRACEFS/trace_marker"
         done < "$process/maps"
-    done 2> "$WORK/ignored" # a process may end meanwhile
+    done 2> /dev/null # a process may end meanwhile
     set -f
 }
 
@@ -242,11 +247,11 @@ say "recording into $OUTPUT"
 if [ -z "$INTERRUPTED" ]; then
     "$@" <&3 3<&- 4<&- 5<&- &
     COMMAND=$!
-    [ -z "$INTERRUPTED" ] || kill -TERM "$COMMAND"
+    [ -z "$INTERRUPTED" ] || end_command
     while :; do # a signal ends wait early
         wait "$COMMAND"
         status=$?
-        kill -0 "$COMMAND" 2> "$WORK/ignored" || break
+        kill -0 "$COMMAND" 2> /dev/null || break
     done
     COMMAND=''
     [ -z "$IDLE" ] || status=0 # its end was the wish

@@ -1,0 +1,381 @@
+"""The script that records, run by real shells on the files of a machine: what it sets up it takes away."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from captures.recipes import read_recipe, recipe_path, stock_events
+from replay.record import portable_script
+from replay.record_options import Profile, RecordOptions, Tool
+from tests.fake_machine import CAPTURE, KERNELS, ROOT, Machine, machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEADLINE_S = 60.0
+TOOLS = "sh sed grep awk tr cat tail head mktemp rm sleep dirname timeout touch mkfifo"
+
+
+def script(profile: Profile = Profile.exact, **more: object) -> str:
+    return portable_script(RecordOptions(Path("trace.dat"), profile=profile, **more))  # type: ignore[arg-type]
+
+
+def written(on: Machine, text: str) -> Path:
+    """The script as a file."""
+    path = on.folder / "record.sh"
+    path.write_text(text)
+    return path
+
+
+def run(on: Machine, text: str, *command: str, shell: str = "/bin/sh") -> subprocess.CompletedProcess[str]:
+    """Run a script to its end."""
+    return subprocess.run(
+        [shell, written(on, text), *command],
+        cwd=on.folder,
+        env=on.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def record(on: Machine, *arguments: str) -> subprocess.Popen[str]:
+    """Start ``replay record``."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "replay", "record", *arguments],
+        cwd=on.folder,
+        env=on.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def wait_until_it_records(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    assert any("recording into" in line for line in process.stderr)
+
+
+def read_markers(on: Machine) -> Callable[[], str]:
+    """Keep what is written to trace_marker; the result gives it."""
+    pipe = os.open(on.tracefs / "trace_marker", os.O_RDWR | os.O_NONBLOCK)
+
+    def text() -> str:
+        try:
+            return os.read(pipe, 1 << 16).decode()
+        except BlockingIOError:
+            return ""
+        finally:
+            os.close(pipe)
+
+    return text
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
+def test_recording_a_command(kernel: str, shell: str, tmp_path: Path) -> None:
+    on = machine(tmp_path, kernel)
+    markers = read_markers(on)
+    done = run(on, script(), "sh", "-c", "cat; exit 3", shell=shell)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert (on.folder / "trace.dat").read_bytes() == CAPTURE.read_bytes()
+    wanted = [each.name.replace(":", "/") for each in read_recipe(recipe_path("exact", kernel))]
+    assert on.defined() == wanted
+    assert on.left() == []
+    assert "maps 7 7000-7f000 rw-p 00000000 00:00 0" in markers()
+
+
+def test_markers_hold_the_maps_of_the_processes_that_ksm_knows(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    (on.folder / "proc" / "8" / "ksm_stat").write_text("ksm_rmap_items 0\nksm_merge_any: yes\n")
+    markers = read_markers(on)
+    assert run(on, script(), "true").returncode == 0
+    assert [line.split(" rw-p")[0] for line in markers().splitlines()] == [
+        "maps 7 7000-7f000",
+        "maps 8 8000-8f000",
+    ]
+
+
+@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
+def test_events_that_the_kernel_has_are_recorded(kernel: str, tmp_path: Path) -> None:
+    on = machine(tmp_path, kernel)
+    (on.tracefs / "events" / "mmap" / "exit_mmap" / "enable").unlink()
+    (on.tracefs / "events" / "mmap" / "exit_mmap").rmdir()
+    read_markers(on)
+    done = run(on, script(Profile.stock), "true")
+    assert done.returncode == 0
+    arguments = (on.folder / "arguments").read_text().split("\n")
+    chosen = [value for name, value in pairwise(arguments) if name == "-e"]
+    assert chosen == [each for each in stock_events() if each != "mmap:exit_mmap"]
+    assert "no event mmap:exit_mmap in this kernel" in done.stderr
+    assert on.defined() == []
+    assert on.left() == []
+
+
+def test_buffers_take_no_more_than_a_quarter_of_the_free_memory(tmp_path: Path) -> None:
+    for number, (mib, kb) in enumerate(((64, 65536), (1024, 262144))):  # 2 GiB free, 2 CPUs
+        on = machine(tmp_path / str(number))
+        read_markers(on)
+        assert run(on, script(Profile.stock, buffer_mib=mib), "true").returncode == 0
+        assert f"-b\n{kb}\n" in (on.folder / "arguments").read_text()
+
+
+def test_duration_ends_it_in_order(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    read_markers(on)
+    for command in ((), ("sleep", "100")):
+        assert run(on, script(duration=0.3, force=True), *command).returncode == 0
+        assert on.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when", ["while probes are defined", "while trace-cmd starts", "while it records"])
+def test_interrupted_it_leaves_nothing(number: signal.Signals, when: str, tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    markers = read_markers(on)
+    slow = {"FAKE_DELAY": "1"} if when == "while trace-cmd starts" else {}
+    process = subprocess.Popen(
+        ["/bin/sh", written(on, script()), "sleep", "100"],
+        cwd=on.folder,
+        env=on.environment | slow,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if when == "while probes are defined":
+        wait_for(lambda: len(on.defined()) > 0)
+    elif when == "while trace-cmd starts":
+        wait_for(lambda: on.read("buffer_size_kb").strip() == "65536")
+    else:
+        wait_until_it_records(process)
+    process.send_signal(number)
+    process.communicate(timeout=DEADLINE_S)
+    assert process.returncode in (130, 128 + signal.SIGTERM)
+    assert on.left() == []
+    assert on.defined() != []
+    markers()
+    assert (on.folder / "trace.dat").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_replay_itself_ended_by_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    read_markers(on)
+    process = record(on, "--", "sleep", "100")
+    wait_until_it_records(process)
+    process.send_signal(number)
+    process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == (-number if number is signal.SIGKILL else 130)
+    wait_for(lambda: on.left() == [])
+
+
+def test_replay_checks_what_was_recorded(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    read_markers(on)
+    process = record(on, "--", "sh", "-c", "exit 7")
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    walks = subprocess.run(
+        ["trace-cmd", "report", "-t", CAPTURE], capture_output=True, text=True, check=True
+    ).stdout.count(": rmap_walk_ksm: ")
+    assert walks > 0
+    assert f"trace.dat: {walks:,} walks of rmap_walk_ksm(); the command ended with status 7" in stderr
+    assert on.left() == []
+
+
+def test_a_capture_that_lost_events_is_an_error(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    read_markers(on)
+    lossy = ROOT / "tests" / "data" / "tracedat" / "lost_events.dat"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replay", "record", "--duration", "0.2"],
+        cwd=on.folder,
+        env=on.environment | {"FAKE_CAPTURE": str(lossy)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 5
+    what, where, hint = stderr.splitlines()[-3:]
+    assert re.match(r"replay: the buffer lost (\d+|some) events: what follows", what)
+    assert where == f"  {on.folder / 'trace.dat'}"
+    assert hint.startswith("  record again with --buffer 256 or less load; see: replay inspect ")
+
+
+def no_tracefs(on: Machine) -> str:
+    on.tracefs.rename(on.folder / "elsewhere")
+    return "no tracefs"
+
+
+def no_tool(on: Machine) -> str:
+    (on.folder / "bin" / "trace-cmd").unlink()
+    (on.folder / "bin" / "trace-cmd").symlink_to("/nonexistent")
+    return "trace-cmd is not installed"
+
+
+def probes_there(on: Machine) -> str:
+    (on.tracefs / "events" / "ksmprobe").mkdir()
+    return "there are probes already"
+
+
+def traced_already(on: Machine) -> str:
+    (on.tracefs / "set_event").write_text("sched:sched_switch\n")
+    return "somebody is tracing already"
+
+
+def no_function(on: Machine) -> str:
+    symbols = on.folder / "proc" / "kallsyms"
+    symbols.write_text(
+        symbols.read_text().replace(" stable_tree_append\n", " stable_tree_append.constprop.0\n")
+    )
+    return "this kernel has no function stable_tree_append"
+
+
+def refuses(on: Machine) -> str:
+    (on.tracefs / "dynamic_events").unlink()
+    (on.tracefs / "dynamic_events").symlink_to("/proc/version")  # a write to it fails
+    return "the kernel refuses a probe"
+
+
+def exists(on: Machine) -> str:
+    (on.folder / "trace.dat").write_text("mine")
+    return "will not overwrite without --force"
+
+
+@pytest.mark.parametrize(
+    "spoil", [no_tracefs, no_tool, probes_there, traced_already, no_function, refuses, exists]
+)
+def test_what_is_in_the_way_is_said_in_three_lines(spoil: Callable[[Machine], str], tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    what = spoil(on)
+    environment = on.environment | {"PATH": f"{on.folder / 'bin'}:{tools(on)}"}
+    done = subprocess.run(
+        ["/bin/sh", written(on, script()), "touch", "ran"],
+        cwd=on.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 125
+    lines = done.stderr.splitlines()
+    said = next(number for number, line in enumerate(lines) if line.startswith(f"replay: {what}"))
+    assert [line[:2] for line in lines[said : said + 3]] == ["re", "  ", "  "]
+    assert not (on.folder / "ran").exists()
+    if spoil is exists:
+        assert (on.folder / "trace.dat").read_text() == "mine"
+    if spoil not in (no_tracefs, refuses):
+        assert on.left() == []
+
+
+def tools(on: Machine) -> Path:
+    """The programs that the script uses, without any trace-cmd."""
+    folder = on.folder / "tools"
+    folder.mkdir()
+    for name in TOOLS.split():
+        found = (Path("/usr/bin") / name, Path("/bin") / name)
+        (folder / name).symlink_to(next(each for each in found if each.exists()))
+    return folder
+
+
+def test_an_optional_function_may_lack(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    symbols = on.folder / "proc" / "kallsyms"
+    symbols.write_text(symbols.read_text().replace(" damon_folio_young_one\n", " other\n"))
+    read_markers(on)
+    done = run(on, script(Profile.truth), "true")
+    assert done.returncode == 0
+    assert "no function damon_folio_young_one in this kernel" in done.stderr
+    assert len(on.defined()) == 24 - 2
+    assert on.left() == []
+
+
+def test_a_recorder_that_dies_at_once(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    done = subprocess.run(
+        ["/bin/sh", written(on, script()), "touch", "ran"],
+        cwd=on.folder,
+        env=on.environment | {"FAKE_DIES": "1"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert "trace-cmd ended before it recorded\n  trace-cmd: no space left" in done.stderr
+    assert not (on.folder / "ran").exists()
+    assert on.left() == []
+
+
+def test_clean_removes_what_a_killed_recording_left_and_nothing_else(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    with (on.tracefs / "dynamic_events").open("a") as events:
+        events.write("p:ksmprobe/avc_insert f a=b\nr64:ksmtruth/iter_first_ret g\np:ksmother/x h\n")
+    for profile in (Profile.exact, Profile.stock):
+        assert run(on, script(profile), "--clean").returncode == 0
+        assert on.read("dynamic_events").split("\n")[4:6] == [
+            "-:ksmprobe/avc_insert",
+            "-:ksmtruth/iter_first_ret",
+        ]
+        assert "-:ksmother/x" not in on.read("dynamic_events")
+    process = record(on, "--clean")
+    process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, on.left()) == (0, ["probe ksmother/x"])
+
+
+def test_print_gives_the_script_and_touches_nothing(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    process = record(on, "--print", "-o", "my trace.dat", "--", "sh", "-c", "echo 'a  b' > said")
+    text, stderr = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, stderr) == (0, "")
+    assert on.read("dynamic_events") == "p:other/mine vfs_read\n"
+    read_markers(on)
+    path = on.folder / "record.sh"
+    path.write_text(text)
+    assert subprocess.run(["/bin/sh", path], cwd=on.folder, env=on.environment, check=False).returncode == 0
+    assert (on.folder / "said").read_text() == "a  b\n"
+    assert (on.folder / "my trace.dat").exists()
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("tool", list(Tool))
+def test_scripts_are_shell_that_two_shells_understand(profile: Profile, tool: Tool) -> None:
+    text = script(profile, tool=tool)
+    for shell in ("/bin/sh", "/bin/bash"):
+        assert subprocess.run([shell, "-n"], input=text, text=True, check=False).returncode == 0
+    assert "#@" not in text
+    assert len(text.encode()) < 128 * 1024  # what one argument may have
+    assert text.isascii()
+
+
+@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
+def test_a_script_for_the_kernel_of_a_btf_needs_no_names(kernel: str) -> None:
+    text = script(Profile.exact, btf=KERNELS / kernel / "vmlinux.btf")
+    probes = [
+        shlex.split(line)[3] for line in text.splitlines() if re.match(r"\s+probe (needed|optional) ", line)
+    ]
+    assert len(probes) == len(read_recipe(recipe_path("exact", kernel)))
+    assert not any("->" in each for each in probes)
+    assert sum("$arg" in each for each in probes) == len(probes) - 2  # the two returns have no fields
