@@ -44,7 +44,7 @@ def record(
         Profile,
         typer.Option(
             "--events",
-            help="stock: needs no probes; exact: with the probes that analyze needs; truth: also the "
+            help="Events: stock: needs no probes; exact: with the probes that analyze needs; truth: also the "
             "kernel's own counts, for validation: walks take several times longer.",
         ),
     ] = Profile.exact,
@@ -72,7 +72,7 @@ def record(
     Chooses the probes that the running kernel has, records through trace-cmd or perf, takes away again what
     it set up (also when interrupted), and checks that no event was lost.
 
-    Example: replay record -o trace.dat -- stress-ng --ksm 2 --timeout 10
+    Example: replay record -o trace.dat -- ./workload
     """
     from replay import record as recording
     from replay.cli import emit
