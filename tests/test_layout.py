@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "schemas": {"schemas", "pyarrow"},
     "captures": {"captures", "schemas", "numpy", "pyarrow", "polars", "zstandard"},
-    "replay": {"replay", "schemas", "numpy", "pyarrow", "polars"},
+    "replay": {"replay", "schemas", "numpy", "pyarrow", "polars", "numba"},
     "reports": {"reports", "schemas", "numpy", "pyarrow", "polars", "plotly", "jinja2", "markupsafe"},
 }
 """What each package may import besides the standard library (CONTRIBUTING.md, section 3)."""
