@@ -6,7 +6,7 @@ CAPTURE ?= captures/samples/split-6.12.dat
 BATCH_CAPTURE ?= tests/data/truth/6.12_s11-victims_truth-tiny.dat
 PACKAGES := replay schemas captures reports
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench lab
 
 demo: $(VENV)/installed
 	$(BIN)/replay analyze $(CAPTURE) --output demo.replay --force
@@ -22,6 +22,10 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench.py $(CAPTURE)
 	$(BIN)/python tests/bench_batch.py $(BATCH_CAPTURE)
+
+# Boots real kernels under QEMU; as root, for minutes: KERNELS="6.12 7.3", or paths of packages or vmlinuz files.
+lab: $(VENV)/installed
+	$(BIN)/python -m tests.lab $(KERNELS)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
