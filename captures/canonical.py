@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
+from captures.columns import fresh
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
 from captures.roles import SYSCALLS
 from schemas import TABLES
@@ -56,13 +57,22 @@ def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> di
         for each in matches
     }
     raw = capture.decode([*columns, *calls], columns)
-    parts: dict[str, list[Part]] = {name: [] for name in EVENT_TABLES}
+    by_table: dict[str, list[Match]] = {name: [] for name in EVENT_TABLES}
     for match in _one_for_each_role(matches, raw):
-        batches = raw[match.name].to_batches()
-        parts[match.role.table] += [_convert(capture, match, each) for each in batches]
-    for name, event in calls.items():
-        parts["ev_syscall"] += [_syscall(event, each) for each in raw[name].to_batches()]
-    return {name: _united(name, rows) for name, rows in parts.items()}
+        by_table[match.role.table].append(match)
+    tables = {}
+    for name, of_table in by_table.items():
+        # What has become part of a table is not needed any more: it is let go at once.
+        parts = [
+            _convert(capture, match, each) for match in of_table for each in raw.pop(match.name).to_batches()
+        ]
+        if name == "ev_syscall":
+            parts += [
+                _syscall(event, each) for call, event in calls.items() for each in raw.pop(call).to_batches()
+            ]
+        tables[name] = _united(name, parts)
+    pa.default_memory_pool().release_unused()
+    return tables
 
 
 def _one_for_each_role(matches: list[Match], raw: dict[str, pa.Table]) -> list[Match]:
@@ -175,13 +185,13 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
 
 
 def _united(name: str, parts: list[Part]) -> pa.Table:
-    """One table in order of ``seq``."""
+    """One table in order of ``seq``; the columns of ``parts`` are let go one by one."""
     if not parts:
         return TABLES[name].empty()
     seq = np.concatenate([_bits(part["seq"]) for part in parts])
     # The parts of one event are in order, and one behind the other: a stable sort merges the events.
     order = None if bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
-    columns = [_merged([part[each] for part in parts], order) for each in TABLES[name].arrow.names]
+    columns = [_merged([part.pop(each) for part in parts], order) for each in TABLES[name].arrow.names]
     return TABLES[name].check(pa.table(columns, schema=TABLES[name].arrow))
 
 
@@ -205,8 +215,8 @@ def _merged(parts: list[Values], order: Numbers | None) -> Values:
 
 
 def _ordered(parts: list[Numbers], order: Numbers | None) -> Numbers:
-    whole = np.concatenate(parts)
-    return whole if order is None else whole.take(order)
+    whole = np.concatenate(parts, out=fresh(sum(map(len, parts)), parts[0].dtype))
+    return whole if order is None else whole.take(order, out=fresh(len(order), whole.dtype), mode="clip")
 
 
 def _bits(values: Values) -> Numbers:

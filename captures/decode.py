@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import arrow_type, fixed_column, variable_column
+from captures.columns import arrow_type, fixed_column, fresh, variable_column
 from captures.cursor import HINT_CORRUPT
 from captures.ringbuf import payload_sizes
 from schemas.errors import CorruptError
@@ -93,8 +93,10 @@ class EventParts:
         return cls(event, pid, asked, fixed, variable, row_bytes)
 
     def keep(self, name: str, values: Values) -> None:
-        """Keep the values of a column for the records of one part."""
-        self.values.setdefault(name, []).append(values)
+        """Keep a copy of the values of a column for the records of one part."""
+        copy = fresh(len(values), values.dtype)
+        copy[:] = values
+        self.values.setdefault(name, []).append(copy)
 
 
 class Decoder:
@@ -231,7 +233,8 @@ class Decoder:
                 return
             chosen, start, size = chosen[long_enough], start[long_enough], size[long_enough]
             ts_ns, cpu = ts_ns[long_enough], cpu[long_enough]
-        parts.index.append(chosen + self.records)
+        index = fresh(len(chosen), chosen.dtype)
+        parts.index.append(np.add(chosen, self.records, out=index))
         parts.keep("ts_ns", ts_ns)
         parts.keep("cpu", cpu)
         rows = gather(block, start, np.dtype((np.void, parts.row_bytes)))
@@ -317,7 +320,7 @@ def element_type(each: Field) -> np.dtype[Any]:
 
 
 def field_values(rows: Values, each: Field) -> Values:
-    """The bytes of one field of some rows, in ``element_type``.
+    """The bytes of one field of some rows, in ``element_type``: a view of them.
 
     Args:
         rows: Raw fixed parts. Shape (records,), type void.
@@ -329,7 +332,7 @@ def field_values(rows: Values, each: Field) -> Values:
         buffer=rows.data,
         offset=each.offset,
         strides=(rows.dtype.itemsize,),
-    ).copy()
+    )
 
 
 def gather(block: Bytes, start: Longs, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
