@@ -6,7 +6,7 @@ include/linux/interval_tree_generic.h). Every question is asked for a whole colu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     Int = NDArray[np.int64]
     UInt = NDArray[np.uint64]
+
+
+_NEAREST: Final = 16
+"""Starts that are tried one after the other before all are looked at."""
 
 
 class Changes:
@@ -119,21 +123,47 @@ class Trees:
             Two columns as long as there are answers: number of the question, life.
         """
         index = self.by_start
-        nth = index.alive_below(space, instant, index.ranks_through(space, address))
+        bound = index.ranks_through(space, address)
+        nth = index.alive_below(space, instant, bound)
         over = self.by_end.alive_below(space, instant, self.by_end.ranks_through(space, address))
         question, wanted = np.arange(len(space)), nth - over
         questions, lives = [question[:0]], [question[:0]]
-        while len(question := question[wanted > 0]):
+        for _ in range(_NEAREST):
             keep = wanted > 0
+            question = question[keep]
+            if not len(question):
+                break
             nth, wanted = nth[keep] - 1, wanted[keep]
             life = index.nth_alive(space[question], instant[question], nth)
             holds = address[question] < self.end[life]
             questions.append(question[holds])
             lives.append(life[holds])
             wanted = wanted - holds
+        left = question[wanted[: len(question)] > 0]
         question, life = np.concatenate(questions), np.concatenate(lives)
+        if len(left):
+            near = ~np.isin(question, left)
+            far, held = self._search(left, space, instant, address, bound)
+            question, life = np.concatenate((question[near], far)), np.concatenate((life[near], held))
         order = np.lexsort((life, question))
         return question[order], life[order]
+
+    def _search(self, left: Int, space: Int, instant: Int, address: UInt, bound: Int) -> tuple[Int, Int]:
+        """``covering`` for the questions ``left``, by looking at every start up to the address.
+
+        For trees in which something never ends: where removals were lost, an old wide VMA may lie under
+        thousands of newer ones.
+        """
+        born, died = self.lives["born"].to_numpy(), self.lives["died"].to_numpy()
+        questions, lives = [left[:0]], [left[:0]]
+        for one in left:
+            life = self.by_start.life[self.by_start.starts[space[one]] : bound[one]]
+            holds = (
+                (self.end[life] > address[one]) & (born[life] <= instant[one]) & (died[life] > instant[one])
+            )
+            lives.append(life[holds])
+            questions.append(np.full(int(holds.sum()), one))
+        return np.concatenate(questions), np.concatenate(lives)
 
     def place_in_range(self, tree: Int, instant: Int, life: Int, first: UInt, last: UInt) -> Int:
         """Place, from 1, of ``life`` among the intervals that overlap ``[first, last]``, in tree order.
