@@ -43,7 +43,7 @@ def changed(tables: dict[str, pa.Table], name: str, /, **values: Any) -> dict[st
 
 
 def test_inspect_looks_where_analyze_refuses(tmp_path: Path) -> None:
-    refused = replay("analyze", TRACEDAT / "function.dat", "-o", tmp_path / "out")
+    refused = replay("analyze", TRACEDAT / "function.dat", "-o", tmp_path / "out", "--evidence", "exact")
     assert (refused.returncode, refused.stdout) == (3, "")
     assert "replay inspect" in refused.stderr.splitlines()[2]
     done = replay("inspect", TRACEDAT / "function.dat")
