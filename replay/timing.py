@@ -90,6 +90,9 @@ def fit(terms: Real, duration_ns: Real) -> Fit | None:
         weights = np.minimum(1.0, _HUBER * spread / np.maximum(np.abs(error), 1e-12))
         if np.allclose(before, coefficients, rtol=1e-6):
             break
+    # the held-up walks pull to one side: leave out what is far off and fit the rest again
+    near = np.abs(error) <= 4 * spread + 1e-3
+    coefficients = _nonnegative(design[near] / scale[near, None], duration_ns[near] / scale[near])
     ratio = duration_ns / np.maximum(design @ coefficients, _SMALLEST_NS)
     low, high = np.quantile(ratio, (0.05, 0.95))
     return Fit(

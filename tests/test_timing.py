@@ -31,7 +31,7 @@ def test_it_recovers_the_costs_although_one_walk_in_ten_was_held_up(cost: tuple[
     late = duration * np.where(random.random(300) < 0.1, 20.0, 1.0)
     found = fit(terms.astype(float), late)
     assert found is not None
-    assert found.predict(terms.astype(float)) == pytest.approx(duration, rel=0.02, abs=2000)
+    assert found.predict(terms.astype(float)) == pytest.approx(duration, rel=0.05, abs=5000)
 
 
 def test_it_says_nothing_of_few_walks_or_of_walks_that_are_all_alike() -> None:
