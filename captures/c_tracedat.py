@@ -38,6 +38,7 @@ EVENT_FORMATS: Final = 18
 KALLSYMS: Final = 19
 PRINTK: Final = 20
 CMDLINES: Final = 21
+BUFFER_TEXT: Final = 22
 
 SECTION_NAMES: Final = {
     0: "OPTIONS",
@@ -51,6 +52,7 @@ SECTION_NAMES: Final = {
     CMDLINES: "CMDLINES",
 }
 
+SECTION_HEADER_BYTES: Final = 16
 SECTION_COMPRESSED: Final = 1
 """Bit of a section's flags: its content, or the CPU data that it lists, is compressed."""
 
@@ -73,5 +75,10 @@ RB_MISSED_STORED: Final = 1 << 30
 MAX_SECTION_BYTES: Final = 1 << 26
 MAX_CHUNK_BYTES: Final = 1 << 24
 CHUNK_COUNT_BYTES: Final = 4
+CHUNK_HEADER_BYTES: Final = 8
 MAX_SUBBUF_BYTES: Final = 1 << 22
 MAX_CPUS: Final = 1 << 16
+MORE_OPTION_BYTES: Final = 1 << 20
+"""How much larger than the file all options together may be, as they may be compressed."""
+MAX_PLACES: Final = 1 << 18
+"""Most CPUs of all buffers together."""

@@ -70,6 +70,7 @@ class Container:
         buffers: The ring buffers, the top one first.
         options: Content of every option, by id, in the order of the file.
         tables: Cursors over kallsyms, printk and command lines, by id; ``open_table`` reads one.
+        damage: What is missing at the end of the file; None: nothing, as far as its tables tell.
     """
 
     version: int
@@ -84,6 +85,38 @@ class Container:
     buffers: list[Buffer] = field(default_factory=list)
     options: dict[int, list[bytes]] = field(default_factory=dict)
     tables: dict[int, tuple[Cursor, bool]] = field(default_factory=dict)
+    damage: str | None = None
+    _places: int = 0
+    _cpu_bytes: int = 0
+    _option_bytes: int = 0
+
+    def add_buffer(self, buffer: Buffer, cursor: Cursor) -> None:
+        """Keep a buffer; ``cursor``: where the file tells of it.
+
+        Raises:
+            CorruptError: All buffers together have more CPUs than can be, or more data than the file: some
+                would be read many times.
+        """
+        self.buffers.append(buffer)
+        self._places += len(buffer.cpus)
+        self._cpu_bytes += sum(max(min(each.size, len(self.data) - each.offset), 0) for each in buffer.cpus)
+        if self._places > c.MAX_PLACES or self._cpu_bytes > len(self.data):
+            raise cursor.corrupt(
+                "the data of the CPUs overlap",
+                expected=f"at most {c.MAX_PLACES} CPUs in {len(self.data)} bytes",
+                found=f"{self._places} CPUs in {self._cpu_bytes} bytes",
+            )
+
+    def add_option(self, number: int, content: bytes, cursor: Cursor) -> None:
+        """Keep an option; ``cursor``: behind it.
+
+        Raises:
+            CorruptError: All options together have more bytes than the file: some were read many times.
+        """
+        self.options.setdefault(number, []).append(content)
+        self._option_bytes += len(content) + 6
+        if self._option_bytes > len(self.data) + c.MORE_OPTION_BYTES:
+            raise cursor.corrupt("the options do not end", expected="each once", found="some again and again")
 
     def cursor(self, pos: int) -> Cursor:
         """A cursor at byte ``pos`` of the file."""
@@ -193,7 +226,7 @@ def _read_formats(container: Container, cursor: Cursor, system: str) -> None:
 def read_option(container: Container, cursor: Cursor, number: int) -> bytes:
     """Read the size and the content of one option and keep it."""
     content = bytes(cursor.take(cursor.u32(f"the size of option {number}"), f"option {number}"))
-    container.options.setdefault(number, []).append(content)
+    container.add_option(number, content, cursor)
     return content
 
 

@@ -39,14 +39,14 @@ def read(container: t.Container, cursor: Cursor) -> None:
         raise cursor.at(cpus_at).corrupt("too many CPUs", expected=f"at most {c.MAX_CPUS}", found=str(cpus))
     t.check_page_bytes(cursor.at(cpus_at), container.layout.page_bytes)
     clock = t.current_clock(container.option_text(c.TRACECLOCK))
-    container.buffers.append(_buffer(container, cursor, "", cpus, clock))
+    container.add_buffer(_buffer(container, cursor, "", cpus, clock), cursor)
     for content in container.options.get(c.BUFFER, []):
         option = container.option_cursor(content)
         place = option.u64("the offset of an instance")
         name = option.string("the name of an instance")
         instance = container.cursor(place)
         _read_tags(container, instance)
-        container.buffers.append(_buffer(container, instance, name, cpus, clock))
+        container.add_buffer(_buffer(container, instance, name, cpus, clock), instance)
 
 
 def read_tables(container: t.Container, cursor: Cursor) -> None:

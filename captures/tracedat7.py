@@ -5,28 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from captures import c_tracedat as c
+from captures import salvage
 from captures import tracedat as t
 from captures.compression import codec, decompress
 from captures.cursor import Cursor
+from schemas.errors import TruncatedError, UnknownFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-SECTION_HEADER_BYTES = 16
 
 
 def read(container: t.Container, cursor: Cursor) -> None:
     """Read on behind the page size of the file header.
 
     Raises:
-        UnknownFormatError: A compression that is not known.
-        TruncatedError, CorruptError: The file ends before its option lists, or contradicts itself.
+        UnknownFormatError: A compression that is not known, or a file of a latency tracer, which holds text.
+        TruncatedError, CorruptError: The file ends before its tables, or contradicts itself.
     """
     name_at = cursor.pos
     container.compression = cursor.string("the name of the compression", 64)
     cursor.string("the version of the compression", 64)
     container.codec = codec(container.compression, container.path, name_at)
-    _read_options(container, cursor.u64("the offset of the options"))
+    options_at = cursor.pos
+    behind, cut = _read_options(container, cursor.u64("the offset of the options"))
     readers: dict[int, Callable[[t.Container, Cursor], None]] = {
         c.HEADER_INFO: t.read_header_info,
         c.FTRACE_EVENTS: t.read_ftrace_events,
@@ -34,6 +35,8 @@ def read(container: t.Container, cursor: Cursor) -> None:
     }
     for number, read_section in readers.items():
         if number not in container.options:
+            if not behind:
+                raise _killed(cursor.at(options_at))
             raise cursor.corrupt(
                 "a section is missing",
                 expected=f"an option that leads to {c.SECTION_NAMES[number]}",
@@ -45,8 +48,46 @@ def read(container: t.Container, cursor: Cursor) -> None:
         if number in container.options:
             container.tables[number] = _section_of(container, number)
     clock = t.current_clock(container.option_text(c.TRACECLOCK))
-    container.buffers.extend(
-        _buffer(container, content, clock) for content in container.options.get(c.BUFFER, [])
+    for content in container.options.get(c.BUFFER, []):
+        container.add_buffer(_buffer(container, content, clock), container.option_cursor(content))
+    if cut is not None or not container.buffers:
+        _salvage(container, behind, clock, cut)
+
+
+def _salvage(container: t.Container, behind: int, clock: str | None, cut: TruncatedError | None) -> None:
+    """Find the CPU data of a file whose last options are missing.
+
+    Raises:
+        UnknownFormatError: A file of a latency tracer.
+        TruncatedError: There are no data.
+    """
+    if c.BUFFER_TEXT in container.options:
+        raise UnknownFormatError(
+            "this trace.dat holds the text of a latency tracer, not events",
+            path=container.path,
+            expected="CPU data",
+            found="latency text",
+            hint="record events: trace-cmd record -e ...",
+        )
+    guessed = ""
+    if not container.buffers:
+        container.buffers.extend(salvage.find_buffers(container, behind, clock))
+        count = sum(len(each.cpus) for each in container.buffers)
+        guessed = f"; the data of {count} CPUs were found by looking at them"
+    if not container.buffers:
+        raise cut or _killed(container.cursor(behind))
+    container.damage = f"the options that say where the CPUs' data are are not there{guessed}"
+
+
+def _killed(cursor: Cursor) -> TruncatedError:
+    """The error for a file to which trace-cmd had no time to write events."""
+    return TruncatedError(
+        "the trace.dat has no events yet",
+        path=cursor.path,
+        offset=cursor.offset,
+        expected="options that lead to the data of the CPUs",
+        found="none",
+        hint="trace-cmd was killed: if there are files FILE.cpu0 ..., use trace-cmd restore",
     )
 
 
@@ -94,17 +135,27 @@ def open_table(container: t.Container, section: Cursor, compressed: bool, name: 
     return Cursor(memoryview(content), container.path, order=container.order, origin=None)
 
 
-def _read_options(container: t.Container, place: int) -> None:
-    """Read the chain of option sections: DONE holds the place of the next, 0 at the end."""
+def _read_options(container: t.Container, place: int) -> tuple[int, TruncatedError | None]:
+    """Read the chain of option sections: DONE holds the place of the next, 0 at the end.
+
+    Returns:
+        First byte behind the last section that is whole (0: there is none), and why the chain ends early.
+    """
     seen: set[int] = set()
-    total_bytes = 0
+    total_bytes = behind = 0
     while place:
         if place in seen or total_bytes > c.MAX_SECTION_BYTES:
             raise container.cursor(place).corrupt(
                 "the option sections do not end", expected="a chain that ends", found=f"{len(seen)} sections"
             )
         seen.add(place)
-        section, compressed = open_section(container, place, 0)
+        try:
+            section, compressed = open_section(container, place, 0)
+        except TruncatedError as error:
+            if not behind:
+                raise
+            return behind, error
+        behind = section.end
         options = open_table(container, section, compressed, "OPTIONS")
         total_bytes += options.remaining
         place = 0
@@ -114,6 +165,7 @@ def _read_options(container: t.Container, place: int) -> None:
             if number == c.DONE:
                 place = container.option_cursor(content).u64("the offset of the next options")
                 break
+    return behind, None
 
 
 def _buffer(container: t.Container, content: bytes, default_clock: str | None) -> t.Buffer:

@@ -2,10 +2,9 @@
 
     python -m tests.bench_tracedat [--runs N] [--mib N] [--large-mib N] [CAPTURE...]
 
-Each row is a process of its own, from its start to its end: with the interpreter, imports, and what it
-takes to free the memory. Rows of one round run one after the other, so that all of them meet the same
-other load; the best of all rounds counts. Time is processor time (user and system), which other
-processes disturb least.
+Each row is a process of its own, from its start to its end: with the interpreter, imports, and what it takes
+to free the memory. Rows of one round run one after the other, so that all meet the same other load; the best
+of all rounds counts. Time is processor time (user and system), which other processes disturb least.
 
     report        trace-cmd report, all events as text, to /dev/null
     report -F     the same of the events that `replay analyze` reads
