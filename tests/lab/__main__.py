@@ -2,8 +2,8 @@
 
     python -m tests.lab [KERNEL...]
 
-A KERNEL is ``6.12`` or ``7.3`` (the default: both; from Debian's packages), ``6.1``, or a path to a .deb or a
-vmlinuz. Needs root, qemu-system-x86 and trace-cmd. ACCEL=kvm where that works. Takes minutes.
+A KERNEL is ``6.12`` or ``7.3`` (the default: both; from Debian's packages), or a path to a .deb or a vmlinuz;
+it has virtiofs built in, as those have. Needs root, qemu-system-x86 and trace-cmd. ACCEL=kvm where that works. Takes minutes.
 """
 
 from __future__ import annotations

@@ -27,12 +27,21 @@ replay() {
 
 uname -r > /tmp/out/release
 traces > /tmp/out/before
+# The first scenario by replay itself, the others by the script that it prints, with arguments by number.
+# The captures are analyzed by the host: an emulated CPU is not to be trusted with polars (QEMU 7.2 gets BMI wrong).
+script=''
 for scenario in $(echo "$LAB_SCENARIOS" | tr , ' '); do
-    # The capture is analyzed by the host: an emulated CPU is not to be trusted with polars (QEMU 7.2 gets BMI wrong).
-    replay record --events "$LAB_EVENTS" -o "/tmp/work/$scenario.dat" -- \
-        "$LAB_PYTHON" -m replay testbench "$scenario" --pages "$LAB_PAGES" --contents 8 --walks 2
+    capture=/tmp/work/$scenario.dat
+    set -- "$LAB_PYTHON" -m replay testbench "$scenario" --pages "$LAB_PAGES" --contents 8 --walks 2
+    if [ -z "$script" ]; then
+        replay record --events "$LAB_EVENTS" -o "$capture" -- "$@"
+    else
+        replay record --events "$LAB_EVENTS" -o "$capture" --print --btf /sys/kernel/btf/vmlinux > "$script"
+        sh "$script" "$@"
+    fi
     echo "$?" > "/tmp/out/$scenario.status"
-    cp "/tmp/work/$scenario.dat" /tmp/out/
+    cp "$capture" /tmp/out/
+    script=/tmp/work/record.sh
 done
 traces > /tmp/out/after
 # Not by the function: in the background that would be a shell of its own, and take the signal.

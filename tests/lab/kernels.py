@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-SUITES = {"6.1": "", "6.12": "", "7.3": "trixie-backports"}
+SUITES = {"6.12": "", "7.3": "trixie-backports"}
 """Where each kernel is: empty for the suites that apt is configured with."""
 
 PACKAGES = ("linux-binary", "linux-image")
