@@ -3,7 +3,8 @@
     python -m tests.lab [KERNEL...]
 
 A KERNEL is ``6.12`` or ``7.3`` (the default: both; from Debian's packages), or a path to a .deb or a vmlinuz;
-it has virtiofs built in, as those have. Needs root, qemu-system-x86 and trace-cmd. ACCEL=kvm where that works. Takes minutes.
+it has virtiofs built in, as those have. Needs root, qemu-system-x86 and trace-cmd. Takes minutes. Environment:
+ACCEL=kvm where that works, SCENARIOS=split,mremap (of the testbench).
 """
 
 from __future__ import annotations
