@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 CAPTURE ?= captures/samples/split-6.12.dat
 BATCH_CAPTURE ?= tests/data/truth/6.12_s11-victims_truth-tiny.dat
+TIME ?= 60
 PACKAGES := replay schemas captures reports
 
-.PHONY: demo test lint bench lab
+.PHONY: demo test lint bench fuzz lab
 
 demo: $(VENV)/installed
 	$(BIN)/replay analyze $(CAPTURE) --output demo.replay --force
@@ -21,7 +22,12 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench.py $(CAPTURE)
+	$(BIN)/python -m tests.bench_tracedat
 	$(BIN)/python tests/bench_batch.py $(BATCH_CAPTURE)
+
+# Changes captures of every format at random for TIME seconds; what breaks the readers is kept.
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz_captures --seconds $(TIME)
 
 # Boots real kernels under QEMU; as root, for minutes: KERNELS="6.12 7.3", or paths of packages or vmlinuz files.
 lab: $(VENV)/installed

@@ -24,6 +24,9 @@ _FIELD: Final = re.compile(
 _DECL: Final = re.compile(r"^(?P<type>.*?)\s*(?P<name>\w+)\s*(?:\[(?P<length>[^\]]*)\])?\s*$", re.DOTALL)
 _HEAD: Final = re.compile(rb"name:\s*(?P<name>[^\s]+)\s*\nID:\s*(?P<id>\d{1,9})\s*\n")
 
+MAX_ID: Final = (1 << 16) - 1
+"""``common_type`` has 16 bits."""
+
 MAX_FIELDS: Final = 512
 """Most fields of one event; real ones have at most about 40."""
 
@@ -160,7 +163,7 @@ def parse_formats(texts: Iterable[tuple[str, bytes]], path: str) -> dict[str, Ev
         path: File named in errors.
 
     Raises:
-        CorruptError: A text without name and ID, or two events with one ID or one name.
+        CorruptError: A text without name and ID, an ID too large, or two events with one ID or one name.
     """
     formats: dict[str, EventFormat] = {}
     by_id: dict[int, str] = {}
@@ -170,6 +173,8 @@ def parse_formats(texts: Iterable[tuple[str, bytes]], path: str) -> dict[str, Ev
             raise _formats_corrupt(path, "name: and ID: lines", repr(text[:40]))
         name = f"{system}:{head['name'].decode('utf-8', 'backslashreplace')}"
         number = int(head["id"])
+        if number > MAX_ID:
+            raise _formats_corrupt(path, f"IDs up to {MAX_ID}", f"{number} of {name}")
         if name in formats and formats[name].id == number:
             continue
         if name in formats:

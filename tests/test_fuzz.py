@@ -1,0 +1,63 @@
+"""Files that broke the readers once do so no more; a short run of the fuzzer, and the fuzzer itself."""
+
+from __future__ import annotations
+
+import lzma
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import fuzz_captures, test_hostile
+
+CRASHES = Path(__file__).parent / "data" / "crashes"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CRASHES.glob("*.xz")))
+def test_what_broke_once(tmp_path: Path, name: str) -> None:
+    content = lzma.decompress((CRASHES / name).read_bytes())
+    assert fuzz_captures.check(tmp_path / "case", content) in test_hostile.OUTCOMES
+
+
+def test_ten_seconds_of_fuzzing(tmp_path: Path) -> None:
+    """`make fuzz` does the same for longer, each time with another seed."""
+    command = [sys.executable, "-m", "tests.fuzz_captures", "--seconds", "10", "--seed", "1"]
+    done = subprocess.run([*command, "--keep", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cases" in done.stdout
+
+
+def test_the_numbers_that_readers_take_are_found() -> None:
+    """Of a trace.dat, every size and count of its head; of a perf.data, the places of its sections."""
+    content = test_hostile.small(6)
+    found = {at for at, _, _ in fuzz_captures.numbers_in(content)}
+    for text in (b"header_page\0", b"header_event\0", b"ksmprobe\0"):
+        assert content.index(text) + len(text) in found
+    perf = fuzz_captures.test_perf_hostile.small("file")
+    assert {8, 16, 24, 32, 40, 48} <= {at for at, _, _ in fuzz_captures.numbers_in(perf)}
+
+
+def test_limits_stop_what_takes_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forever() -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(fuzz_captures, "SECONDS", 0.05)
+    with pytest.raises(fuzz_captures.TooSlow), fuzz_captures.limits():
+        forever()
+    monkeypatch.setattr(fuzz_captures, "MEMORY_BYTES", 1 << 26)
+    with pytest.raises(MemoryError), fuzz_captures.limits():
+        bytearray(1 << 28)
+    assert len(bytearray(1 << 28)) == 1 << 28
+
+
+def test_cases_differ_and_a_seed_gives_them_again() -> None:
+    def cases(seed: int) -> list[bytes]:
+        chance = random.Random(seed)
+        case = fuzz_captures.rebuilding(7, "zstd")
+        return [case(chance) for _ in range(5)]
+
+    assert cases(1) == cases(1)
+    assert len({*cases(1), *cases(2)}) == 10
