@@ -12,6 +12,8 @@ from pathlib import Path
 SUITES = {"6.12": "", "7.3": "trixie-backports"}
 """Where each kernel is: empty for the suites that apt is configured with."""
 
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
 PACKAGES = ("linux-binary", "linux-image")
 """Packages that hold vmlinuz: from 6.19 on one of its own, before that the one that dpkg installs."""
 
@@ -41,14 +43,14 @@ def kernel(name: str, folder: Path) -> Path:
 def _suite(suite: str, folder: Path) -> list[str]:
     """Options with which apt sees one more suite of the Debian mirror that it is configured with."""
     targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL) $(SIGNED_BY)"],
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    mirror, keys = re.findall(r"^(\S+/debian/) Debian Debian (\S+)$", targets, re.MULTILINE)[0]
-    (folder / "lists" / "partial").mkdir(parents=True)
-    (folder / "sources.list").write_text(f"deb [signed-by={keys}] {mirror} {suite} main\n")
+    mirror = re.findall(r"^(\S+) Debian Debian$", targets, re.MULTILINE)[0]
+    (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    (folder / "sources.list").write_text(f"deb [signed-by={KEYS}] {mirror} {suite} main\n")
     options = [
         f"-oDir::Etc::SourceList={folder / 'sources.list'}",
         "-oDir::Etc::SourceParts=/dev/null",
