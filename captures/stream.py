@@ -54,6 +54,11 @@ class PageStream:
             self._hold_file()
 
     @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of memory that pages take which were looked at and not taken yet; 0: the file has them."""
+        return self._held_bytes if self.offset is None else 0
+
+    @property
     def page_bytes(self) -> int:
         """Size of a page."""
         return self.buffer.page_bytes

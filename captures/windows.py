@@ -27,8 +27,12 @@ WINDOW_BYTES = 1 << 24
 """Bytes of pages that are decoded at once (16 MiB: 4096 pages of 4 KiB)."""
 
 
+MAX_UNPACKED_BYTES = 1 << 28
+"""Most bytes that unpacked pages of all CPUs may take together (256 MiB)."""
+
+
 class OutOfOrder(Exception):
-    """The times of one CPU go back: windows cannot be cut."""
+    """Windows cannot be cut: the times of one CPU go back, or too much would have to be kept."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class WindowReader:
         """Windows in order of time.
 
         Raises:
-            OutOfOrder: The times of a stream go back, or too many pages begin at one time.
+            OutOfOrder: The times of a stream go back, or too many pages would have to be kept.
         """
         if not self._streams:
             return
@@ -117,10 +121,8 @@ class WindowReader:
         begin: int = np.iinfo(np.int64).min
         batch, end = usual, None
         while True:
-            seen = [stream.look(count) for stream, count in zip(self._streams, batch, strict=True)]
+            seen = self._look(batch)
             found = [count for count, _ in seen]
-            if sum(found) > MAX_PAGES:
-                raise OutOfOrder
             words, start, page_bytes = self._place(list(zip(self._streams, found, strict=True)))
             pages = self._walker.headers(words, start, page_bytes)
             page_ns = self._convert(pages.ts)
@@ -152,6 +154,22 @@ class WindowReader:
             if end is None:
                 return
             begin = end
+
+    def _look(self, batch: Sequence[int]) -> list[tuple[int, bool]]:
+        """Look at the next pages of every stream; see ``PageStream.look``.
+
+        Raises:
+            OutOfOrder: They are too many, or take too much memory, to be looked at together.
+        """
+        seen: list[tuple[int, bool]] = []
+        pages = memory_bytes = 0
+        for stream, wanted in zip(self._streams, batch, strict=True):
+            seen.append(stream.look(wanted))
+            pages += seen[-1][0]
+            memory_bytes += stream.unpacked_bytes
+            if pages > MAX_PAGES or memory_bytes > MAX_UNPACKED_BYTES:
+                raise OutOfOrder
+        return seen
 
     def _place(self, pages: Sequence[tuple[PageStream, int]]) -> tuple[Words, Longs, Longs]:
         """Where the next pages of some streams are.

@@ -91,7 +91,7 @@ def commands(capture: Path, folder: Path) -> dict[str, list[str]]:
             read = [*(each.name for each in find_roles(opened)), *syscall_names(opened)]
         named = ",".join(name.replace(":", "/") for name in read if name in counts)
         found["report"] = [trace_cmd, "report", "-i", str(capture)]
-        found["report -F"] = [trace_cmd, "report", "-i", str(capture), "-F", named]
+        found["report -F"] = [trace_cmd, "report", "-F", named, str(capture)]
     if (program := compiled(folder)) is not None:
         found["C loop"] = [str(program), str(capture)]
     python = [sys.executable, "-P"]

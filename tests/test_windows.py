@@ -108,6 +108,24 @@ def test_a_record_behind_the_begin_of_the_next_page_is_not_lost(
     assert found == sorted(found)
 
 
+def test_cpus_that_unpack_to_much_are_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page takes few bytes in the file: what all CPUs hold together is bounded, whatever their number."""
+    k = LITTLE
+    pages = {cpu: [k.page(ts, [k.data(0, event(k, ts))]) for ts in (1, 20, 300)] for cpu in range(9)}
+    path = write(tmp_path / "t.dat", pages, compression="zstd")
+    whole = read(path)
+    in_file_order = windows.WindowReader.in_file_order
+    calls: list[int] = []
+    monkeypatch.setattr(windows, "MAX_UNPACKED_BYTES", 20 * 4096)
+    monkeypatch.setattr(
+        windows.WindowReader, "in_file_order", lambda self: calls.append(1) or in_file_order(self)
+    )
+    assert read(path) == whole == sorted(whole)
+    assert calls
+
+
 @pytest.mark.parametrize("kernel", [Kernel("<", 4), Kernel(">", 8)], ids=["32-bit", "big-endian"])
 def test_cpus_that_come_and_go(tmp_path: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """CPU hotplug: numbers with holes, a CPU with a few pages in the middle, CPUs without any page."""
