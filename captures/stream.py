@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from captures.ringbuf import Bytes
     from captures.tracedat import Buffer, Container, CpuData
 
-MAX_RATIO: Final = 1 << 10
-"""Most bytes that a compressed byte may give: what zlib can reach."""
+MAX_RATIO: Final = 1 << 9
+"""Most bytes that a compressed byte may give: pages that are nearly empty give about 100."""
 
 
 class PageStream:
@@ -133,7 +133,8 @@ class PageStream:
         cursor.end = min(end, len(self._container.data))
         allowed = MAX_RATIO * self.size
         try:
-            for chunk in chunks(cursor, codec, c.MAX_CHUNK_BYTES, f"the data of cpu {self.place.cpu}"):
+            limit = min(c.MAX_CHUNK_BYTES, allowed)
+            for chunk in chunks(cursor, codec, limit, f"the data of cpu {self.place.cpu}"):
                 allowed -= len(chunk)
                 if allowed < 0:
                     self._damaged(f"they give more than {MAX_RATIO} times their size", truncated=False)

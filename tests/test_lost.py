@@ -136,3 +136,23 @@ def test_data_that_are_told_of_twice_are_refused(tmp_path: Path, version: int) -
     path.write_bytes(content.replace(size, LITTLE.u(8, len(content))))
     with pytest.raises(CorruptError, match="overlap"):
         open_capture(path)
+
+
+def test_chunks_that_give_far_too_much_are_left_out(tmp_path: Path) -> None:
+    """Each chunk is in its bounds, all together are not: a small file would keep a machine busy."""
+    k = LITTLE
+    writer = TraceDat(FORMATS, [], compression="zstd")
+    chunk = writer.chunk(bytes(1 << 20))
+    data = k.u(4, 400) + chunk * 400
+    assert len(data) * 512 < 400 << 20
+    writer.buffers = [Buffer({0: one_event(10, 1)})]
+    content = bytearray(writer.build())
+    start = content.rindex(k.u(4, 1) + writer.chunk(one_event(10, 1)))
+    option = k.u(4, 0) + k.u(8, start, len(k.u(4, 1) + writer.chunk(one_event(10, 1))))
+    place = content.rindex(option)
+    content[place : place + len(option)] = k.u(4, 0) + k.u(8, len(content), len(data))
+    path = tmp_path / "t.dat"
+    path.write_bytes(content + data)
+    [row] = quality(path)
+    assert row["kind"] == "corrupt"
+    assert "512 times" in row["effect"]
