@@ -195,28 +195,27 @@ def _united(name: str, parts: list[Part]) -> pa.Table:
     return TABLES[name].check(pa.table(columns, schema=TABLES[name].arrow))
 
 
-def _merged(parts: list[Values], order: Numbers | None) -> Values:
+def _merged(parts: list[Values], order: Numbers | None) -> Values | pa.ChunkedArray[Any]:
     """The values of one column of several parts, one part after the other, then in another order."""
-    if len(parts) == 1 and order is None:
-        return parts[0]
-    type_, rows = parts[0].type, sum(map(len, parts))
+    if order is None:
+        return pa.chunked_array(parts)
+    type_ = parts[0].type
     nulls = sum(part.null_count for part in parts)
-    if nulls == rows:
-        return pa.nulls(rows, type_)
+    if nulls == len(order):
+        return pa.nulls(len(order), type_)
     if pa.types.is_boolean(type_) and not nulls:
         return pa.array(_ordered([part.to_numpy(zero_copy_only=False) for part in parts], order))
     if not pa.types.is_integer(type_):
-        whole = pa.concat_arrays(parts)
-        return whole if order is None else whole.take(pa.array(order))
+        return pa.concat_arrays(parts).take(pa.array(order))
     # numpy takes a third of the time of Arrow's own take.
     values = _ordered([_bits(part) for part in parts], order)
     mask = _ordered([_is_null(part) for part in parts], order) if nulls else None
     return pa.array(values, type_, mask=mask)
 
 
-def _ordered(parts: list[Numbers], order: Numbers | None) -> Numbers:
-    whole = np.concatenate(parts, out=fresh(sum(map(len, parts)), parts[0].dtype))
-    return whole if order is None else whole.take(order, out=fresh(len(order), whole.dtype), mode="clip")
+def _ordered(parts: list[Numbers], order: Numbers) -> Numbers:
+    whole = np.concatenate(parts, out=fresh(len(order), parts[0].dtype))
+    return whole.take(order, out=fresh(len(order), whole.dtype), mode="clip")
 
 
 def _bits(values: Values) -> Numbers:
