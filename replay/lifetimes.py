@@ -97,16 +97,36 @@ def disjoint(group: pl.Series, born: pl.Series, died: pl.Series) -> NDArray[np.b
     return first | begun
 
 
+def tree_ages(lives: pl.DataFrame) -> pl.DataFrame:
+    """Lives of intervals with the anon_vma that they are on told from others at the same address.
+
+    A struct anon_vma is freed with its last interval, and its memory used again.
+
+    Args:
+        lives: ``anon_vma``, ``born``, ``died``, and other columns.
+
+    Returns:
+        ``lives`` in order of anon_vma, birth and death, with ``number``: of the anon_vma, from 1; and
+        ``tree_age``: place of its first interval.
+    """
+    ordered = in_order(lives, "anon_vma", "born", "died")
+    fresh = disjoint(ordered["anon_vma"], ordered["born"], ordered["died"])
+    return ordered.with_columns(
+        number=pl.Series(fresh).cum_sum(),
+        tree_age=pl.when(pl.Series(fresh)).then("born").forward_fill(),
+    )
+
+
 def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
     """One row a maximal time in which a VMA is on some tree: its range cannot change meanwhile."""
     same = ["vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "pid"]
     own = ["version", *same, "born_seq", "born_ts_ns", "died_ts_ns", "born", "anon_vma"]
     # Most VMAs are on one tree: only the others need their lives put together.
     alone = ~(pl.col("version").is_duplicated())
-    ages = lives.group_by("anon_vma").agg(tree_age=pl.col("born").min())
+    linked = lives.filter(~alone)
     several = (
-        lives.filter(~alone)
-        .join(ages, on="anon_vma", how="left", maintain_order="left")
+        tree_ages(lives.join(linked, on="anon_vma", how="semi"))
+        .filter(~alone)
         .group_by("version")
         .agg(
             pl.col(*same, "born_seq", "born_ts_ns").first(),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from replay.model_state import State
 
 MODULES: Final = (
-    *("model_state", "model_rules", "model_ops", "model_map", "model_rmap"),
+    *("model_state", "model_rules", "merge_rules", "model_ops", "model_map", "model_rmap"),
     *("model_vma", "model_spaces", "model_calls", "model_mremap", "model_run"),
 )
 

@@ -5,6 +5,7 @@ As in ``model_rmap``: the kernel's names and order; ``s`` is the state, a VMA is
 
 from __future__ import annotations
 
+from replay.merge_rules import refused_anon_vma, refused_pgoff, refused_vma
 from replay.model_map import map_delete, map_floor, map_insert, map_rekey
 from replay.model_rmap import (
     anon_vma_clone,
@@ -155,28 +156,26 @@ def can_merge(
     source_is_fork_child: bool,
 ) -> bool:
     """is_mergeable_vma() and is_mergeable_anon_vma() of a proposed VMA with an existing one."""
-    if (
-        s.vma[other].policy != policy
-        or (s.vma[other].flags ^ flags) & ~VM_MAYBE_GUARD != 0
-        or s.vma[other].file != file
-    ):
-        return False
-    theirs = s.vma[other].anon_vma
-    if not s.count[MERGES_FAULTED]:
-        return bool(((anon_vma < 0 or theirs < 0) and is_singular(s, other)) or anon_vma == theirs)
-    if theirs < 0 <= anon_vma:
-        return not source_is_fork_child
-    if anon_vma < 0 <= theirs:
-        return not is_fork_child(s, other)
-    return bool(anon_vma == theirs)
+    reasons = refused_vma(
+        flags, s.vma[other].flags, s.vma[other].policy == policy, s.vma[other].file == file
+    ) | refused_anon_vma(
+        s.count[MERGES_FAULTED] != 0,
+        anon_vma,
+        s.vma[other].anon_vma,
+        source_is_fork_child,
+        is_fork_child(s, other),
+        is_singular(s, other),
+    )
+    return bool(reasons == 0)
 
 
 def offsets_follow(
     s: State, pgoff: int, expected: int, anon_pgoff: int, anon_expected: int, file: int, flags: int
 ) -> bool:
     """Whether page offsets go on: vm_pgoff, and of private file mappings from 7.3 on the anonymous one."""
-    both = s.count[ANON_PGOFF] and file != 0 and flags & VM_SHARED == 0
-    return bool(pgoff == expected and (not both or anon_pgoff == anon_expected))
+    private_file = file != 0 and flags & VM_SHARED == 0
+    newer = s.count[ANON_PGOFF] != 0
+    return bool(refused_pgoff(newer, private_file, pgoff, expected, anon_pgoff, anon_expected) == 0)
 
 
 def neighbours_merge(s: State, before: int, after: int) -> bool:

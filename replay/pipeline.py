@@ -16,9 +16,11 @@ from replay.callers import named
 from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.evidence import check, rebuild
+from replay.merges import neighbours
 from replay.observed import observed
 from replay.options import AnalyzeOptions
 from replay.quality import limits
+from replay.splits import audit
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
 from replay.timing import predict_walks
 from replay.victims import waits
@@ -44,8 +46,9 @@ class Analysis:
     """Result of ``analyze``.
 
     Attributes:
-        tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``wait``,
-            ``rmap_item``, ``avc``, ``vma``: each as ``schemas.TABLES`` describes it.
+        tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``wait``, ``tree``,
+            ``split``, ``population``, ``refusal``, ``rmap_item``, ``avc``, ``vma``: each as
+            ``schemas.TABLES`` describes it.
     """
 
     tables: dict[str, pa.Table]
@@ -101,6 +104,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "native_strategy": native,
     }
     wait = waits(exact, events, comms)
+    audited = audit(exact.avc, events, comms)
     names = TABLES["capture"].arrow.names
     frames = {
         "capture": pl.DataFrame([{name: own[name] for name in names}], infer_schema_length=None),
@@ -109,6 +113,10 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "loop": loop,
         "miss": missed_because(exact, events),
         "wait": wait,
+        "tree": audited.tree,
+        "split": audited.split,
+        "population": audited.population,
+        "refusal": neighbours(audited, exact.vma, events["ev_avc"]),
         "rmap_item": exact.rmap_item,
         "avc": exact.avc,
         "vma": exact.vma,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.causes import FAULT
-from replay.lifetimes import AFTER, BEFORE, disjoint, in_order
+from replay.families import one_by_one, roots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def waits(exact: Exact, events: Mapping[str, pl.DataFrame], comms: Mapping[int, 
             pl.col("ts_ns").shift(-1)
         )
     ).filter(~pl.col("is_end") & (pl.col("lock_flags") & _READ_OR_WRITE != 0))
-    families = roots(exact.avc)
+    families = roots(one_by_one(exact.avc))
     known = families.select(pl.col("root").unique())
     offset = _offset(paired, known)
     calls = events["ev_syscall"].select("pid", "seq", "name", "is_exit").sort("seq")
@@ -69,46 +69,6 @@ def waits(exact: Exact, events: Mapping[str, pl.DataFrame], comms: Mapping[int, 
             *("walk_id", "behind_walks_ns"),
         )
     )
-
-
-def roots(avc: pl.DataFrame) -> pl.DataFrame:
-    """The root of each anon_vma: the oldest that shares a VMA with it (fork links a child's VMA to all).
-
-    A struct anon_vma is used again after its last interval has gone: each time it is another one.
-
-    Args:
-        avc: Table ``avc``.
-
-    Returns:
-        ``anon_vma``, ``since`` (place of its first interval; ``BEFORE``: before the capture), ``root``.
-    """
-    lives = in_order(
-        avc.select(
-            "anon_vma",
-            "vma_id",
-            born=pl.col("born_seq").fill_null(BEFORE),
-            died=pl.col("died_seq").fill_null(AFTER),
-        ),
-        "anon_vma",
-        "born",
-        "died",
-    )
-    fresh = disjoint(lives["anon_vma"], lives["born"], lives["died"])
-    lives = lives.with_columns(number=pl.Series(fresh).cum_sum())
-    trees = lives.group_by("number").agg(pl.col("anon_vma").first(), since=pl.col("born").first())
-    own = lives.select("vma_id", "number").join(trees, on="number")
-    oldest = own.group_by("vma_id").agg(
-        pl.col("anon_vma", "since").sort_by("since", "number").first().name.suffix("_root")
-    )
-    linked = (
-        own.join(oldest, on="vma_id")
-        .group_by("number")
-        .agg(
-            pl.col("anon_vma", "since").first(),
-            root=pl.col("anon_vma_root").sort_by("since_root", "anon_vma_root").first(),
-        )
-    )
-    return linked.select("anon_vma", "since", "root").sort("since")
 
 
 def _offset(paired: pl.DataFrame, known: pl.DataFrame) -> int:

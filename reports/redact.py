@@ -61,7 +61,10 @@ def redact(tables: Mapping[str, pa.Table], kinds: Iterable[str]) -> dict[str, pa
     if "ptr" in asked:
         frames = _pointers(frames)
     if "comm" in asked:
-        frames["walk"] = frames["walk"].with_columns(pl.col("comm").replace(names["comm"]))
+        frames = {
+            name: frame.with_columns(pl.col("comm").replace(names["comm"])) if "comm" in frame else frame
+            for name, frame in frames.items()
+        }
     fixed: dict[str, pl.Expr] = {}
     if "path" in asked:
         fixed["path"] = pl.lit("capture")
@@ -88,7 +91,8 @@ def _names(frames: Mapping[str, pl.DataFrame], asked: tuple[str, ...]) -> dict[s
     names: dict[str, dict[str, str]] = {}
     capture = frames["capture"].row(0, named=True)
     if "comm" in asked:
-        comms = frames["walk"]["comm"].drop_nulls().unique(maintain_order=True)
+        shown = [frame["comm"] for frame in frames.values() if "comm" in frame]
+        comms = pl.concat(shown).drop_nulls().unique(maintain_order=True)
         names["comm"] = {comm: f"task-{place}" for place, comm in enumerate(comms, 1)}
     if "path" in asked:
         names["path"] = {capture["path"]: "capture"}

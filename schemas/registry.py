@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from schemas import events, events_ksm, fleet, inspection, ksm, mm, observed, provenance, walks
+from schemas import events, events_ksm, fleet, inspection, ksm, mm, observed, provenance, splits, walks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,7 @@ def _by_name(*groups: tuple[Table, ...]) -> Mapping[str, Table]:
 TABLES: Final = _by_name(
     walks.TABLES,
     mm.TABLES,
+    splits.TABLES,
     ksm.TABLES,
     provenance.TABLES,
     inspection.TABLES,

@@ -10,7 +10,8 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay.exact import replay_exact
-from replay.victims import roots, waits
+from replay.families import one_by_one, roots
+from replay.victims import waits
 
 VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tiny.dat"
 RWSEM = 8  # offset of rwsem in struct anon_vma of that kernel, by its BTF
@@ -55,7 +56,7 @@ def test_roots_equal_the_kernels_own_pointer() -> None:
     with open_capture(VICTIMS) as capture:
         raw = pl.DataFrame(capture.decode(["ksmprobe:avc_insert"])["ksmprobe:avc_insert"])
         events = {name: pl.DataFrame(table) for name, table in canonical_events(capture).items()}
-    derived = roots(replay_exact(events, ("full",)).avc)
+    derived = roots(one_by_one(replay_exact(events, ("full",)).avc))
     seen = raw.select("seq", "anon_vma", "anon_vma_root").sort("seq")
     both = seen.join_asof(derived, left_on="seq", right_on="since", by="anon_vma", check_sortedness=False)
     right = (both["anon_vma_root"] == both["root"]).mean()

@@ -1,0 +1,95 @@
+"""Call sites: what a task was in when something happened, and with what arguments.
+
+Something that a task does belongs to the system call that it has entered and not left. Outside of any call it
+is a page fault, if the capture shows calls of that task at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from replay.call_arguments import ARGUMENTS, said
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FAULT: Final = "page_fault"
+"""Name of what is done outside any system call: a VMA gets its anon_vma at its first write fault."""
+
+SITE: Final = ("cause_event", "arguments", "pid", "comm", "stack")
+"""Columns of a call site."""
+
+
+def calls_with_arguments(ev_syscall: pl.DataFrame) -> pl.DataFrame:
+    """Entries and returns of calls; a return has the place and the arguments of its entry.
+
+    Returns:
+        ``pid``, ``seq``, ``name``, ``is_exit``, ``entered`` (place of the entry; null: before the capture),
+        ``arg0`` to ``arg5``. In order of ``seq``.
+    """
+    before = (pl.col("name").shift(1) == pl.col("name")) & ~pl.col("is_exit").shift(1)
+    paired = pl.col("is_exit") & before.over("pid").fill_null(False)
+
+    def own(name: str) -> pl.Expr:
+        return (
+            pl.when(paired)
+            .then(pl.col(name).shift(1).over("pid"))
+            .when(~pl.col("is_exit"))
+            .then(pl.col(name))
+        )
+
+    return (
+        ev_syscall.sort("pid", "seq")
+        .select(
+            "pid", "seq", "name", "is_exit", entered=own("seq"), **{name: own(name) for name in ARGUMENTS}
+        )
+        .sort("seq")
+    )
+
+
+def sites(
+    happened: pl.DataFrame, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]
+) -> pl.DataFrame:
+    """The call site of each thing that happened.
+
+    Args:
+        happened: ``pid``, ``seq`` (place; that of a call's return belongs to the call), and other columns.
+        events: The ``ev_*`` tables.
+        comms: Names of tasks by thread id.
+
+    Returns:
+        The rows of ``happened`` in order of ``seq``, with the columns ``SITE`` and ``call`` (place of the
+        call's entry, of the fault, or of what happened).
+    """
+    calls = calls_with_arguments(events["ev_syscall"])
+    faults = events["ev_fault"].select("pid", "seq", fault="seq").sort("seq")
+    met = (
+        happened.sort("seq")
+        .join_asof(
+            calls.rename({"seq": "last"}),
+            left_on="seq",
+            right_on="last",
+            by="pid",
+            coalesce=False,
+            check_sortedness=False,
+        )
+        .join_asof(faults, on="seq", by="pid", check_sortedness=False)
+    )
+    inside = ~pl.col("is_exit") | (pl.col("last") == pl.col("seq"))
+    names = pl.DataFrame(
+        {"pid": list(comms), "comm": list(comms.values())}, schema={"pid": pl.Int32, "comm": pl.String}
+    )
+    fault = pl.when(pl.col("fault") > pl.col("last")).then("fault")
+    return (
+        met.with_columns(inside=inside.fill_null(False), arguments=said(met))
+        .with_columns(
+            cause_event=pl.when("inside").then("name").when(pl.col("name").is_not_null()).then(pl.lit(FAULT)),
+            arguments=pl.when("inside").then("arguments"),
+            call=pl.when("inside").then(pl.coalesce("entered", "last")).otherwise(pl.coalesce(fault, "seq")),
+            stack=pl.lit(None, pl.String),
+        )
+        .join(names, on="pid", how="left", maintain_order="left")
+        .select(*happened.columns, *(name for name in SITE if name not in happened.columns), "call")
+    )
