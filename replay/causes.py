@@ -29,18 +29,19 @@ FAULT: Final = "page_fault"
 """cause_event of a change outside any system call: a VMA gets its anon_vma at its first write fault."""
 
 
-def missed_because(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Table ``miss`` with ``cause_event``, ``cause_ts_ns``, ``cause_pid``.
+def missed_because(misses: pl.DataFrame, exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """``misses`` with ``cause_event``, ``cause_ts_ns``, ``cause_pid``.
 
     Args:
-        exact: State and walks.
+        misses: ``Replayed.miss``, of walks captured or asked for.
+        exact: State.
         events: The ``ev_*`` tables.
 
     Returns:
-        The rows of ``exact.miss``. Cause null: the VMA was passed by since before the capture began, or
-        what its task was doing is not in the capture.
+        The rows of ``misses``, ``vma_mm`` as ``mm``. Cause null: the VMA was passed by since before the
+        capture began, or what its task was doing is not in the capture.
     """
-    misses, trees = exact.replayed.miss, exact.trees
+    trees = exact.trees
     space = trees.lives["space"].to_numpy()[misses["life"].to_numpy()]
     address = misses["address"].to_numpy()
     first, last = misses["first_pgoff"].to_numpy(), misses["last_pgoff"].to_numpy()
@@ -57,12 +58,11 @@ def missed_because(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataF
         missing[open_rows] = np.where(wrong, middle, missing[open_rows])
         found[open_rows] = np.where(wrong, found[open_rows], middle)
     cause = pl.DataFrame({"seq": missing, "row": np.arange(len(misses))}).filter(~pl.Series(since_before))
-    columns = ("cause_event", "cause_ts_ns", "cause_pid")
     return (
-        exact.miss.drop(columns)
+        misses.rename({"vma_mm": "mm"})
         .with_row_index("row")
         .join(_call_at(cause, events), on="row", how="left", maintain_order="left")
-        .select(exact.miss.columns)
+        .drop("row")
     )
 
 

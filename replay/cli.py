@@ -101,6 +101,14 @@ def analyze(
         str | None,
         typer.Option("--kernel-rules", metavar="VERSION", help="Rules of the model: 6.12 or 7.3."),
     ] = None,
+    walks: Annotated[
+        str,
+        typer.Option(
+            "--walks",
+            metavar="WHICH",
+            help="Walks: observed, or every-node (besides, what walks over every stable node would cost).",
+        ),
+    ] = "observed",
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
     redact: Annotated[
         str | None,
@@ -126,7 +134,7 @@ def analyze(
     out.check_folder(folder, force=force)
     cli_results.check_bundle(bundle, force=force)
     kinds = cli_results.redacted_kinds(redact)
-    options = AnalyzeOptions(evidence=evidence, kernel_rules=kernel_rules)
+    options = AnalyzeOptions(evidence=evidence, kernel_rules=kernel_rules, walks=walks)
     if strategy is not None:
         options = replace(options, strategies=tuple(strategy))
 

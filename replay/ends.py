@@ -142,7 +142,7 @@ def _unlisted(asking: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings:
     """Pages merged into a node whose rmap_item is gone, or not appended yet, there and in forked mms."""
     past = (
         asking.join(items.select("stable_node", "mm", "address", "anon_vma", "merged"), on="stable_node")
-        .filter(pl.col("merged") < pl.col("enter"))
+        .filter(pl.col("merged") <= pl.col("enter"))
         .select(*asking.columns, "mm", "address", "anon_vma")
         .drop_nulls(["mm", "address", "anon_vma"])
         .unique()
@@ -152,7 +152,7 @@ def _unlisted(asking: pl.DataFrame, items: pl.DataFrame, trees: Trees, mappings:
         known = pl.concat(every)
         past = (
             past.join(mappings.forks, left_on="mm", right_on="parent", suffix="_child")
-            .filter(pl.col("born") < pl.col("enter"))
+            .filter(pl.col("born") <= pl.col("enter"))
             .with_columns(mm="mm_child")
             .select(known.columns)
             .unique()

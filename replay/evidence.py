@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from replay.agreement import Agreement, agreement
+from replay.every_node import EVERY_NODE
 from replay.exact import Exact, replay_exact, replay_state
 from schemas.errors import UsageError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 EVIDENCE: Final = ("exact", "modelled", "both")
 RULES: Final = ("6.12", "7.3")
+WALKS: Final = ("observed", EVERY_NODE)
 _OF_PROBES: Final = ("ev_avc", "ev_append", "ev_item_remove", "ev_node_remove", "ev_walk")
 
 
@@ -25,11 +27,12 @@ def check(options: AnalyzeOptions) -> None:
     """Refuse options that nobody knows.
 
     Raises:
-        UsageError: ``evidence`` or ``kernel_rules`` is none of the known ones.
+        UsageError: ``evidence``, ``kernel_rules`` or ``walks`` is none of the known ones.
     """
     for name, value, known in (
         ("--evidence", options.evidence, EVIDENCE),
         ("--kernel-rules", options.kernel_rules, RULES),
+        ("--walks", options.walks, WALKS),
     ):
         if value is not None and value not in known:
             raise UsageError(f"{value!r} is not known", where=name, hint=f"known are {', '.join(known)}")

@@ -33,6 +33,7 @@ class Exact:
         items: Lives of rmap_items with their places.
         replayed: What ``walks.replay_walks`` counted besides.
         trees: The trees that rmap_items are on.
+        mappings: Which pages are mapped when.
         open_walks: Entries of rmap_walk_ksm() without a return.
         unplaceable: Lives of intervals whose range the capture does not tell.
     """
@@ -47,6 +48,7 @@ class Exact:
     items: pl.DataFrame
     replayed: Replayed
     trees: Trees
+    mappings: Mappings
     open_walks: int
     unplaceable: int
 
@@ -113,6 +115,7 @@ def replay_state(
         items=items,
         replayed=replayed,
         trees=trees,
+        mappings=mappings,
         open_walks=open_walks,
         unplaceable=trees.unplaceable,
     )

@@ -17,8 +17,11 @@ class AnalyzeOptions:
             (exact, and how well the model agrees with it); None: exact where the capture has the probes,
             else modelled.
         kernel_rules: Rules of the model, ``6.12`` or ``7.3``; None: those of the kernel in the capture.
+        walks: ``observed`` (those of the capture) or ``every-node`` (besides, what a migration and a reclaim
+            of every stable node would cost).
     """
 
     strategies: tuple[str, ...] = ("full", "addr", "vm_pgoff", "linear")
     evidence: str | None = None
     kernel_rules: str | None = None
+    walks: str = "observed"

@@ -243,9 +243,9 @@ class Spaces:
         return any(each.mm == mm and max(begun) < each.died <= at for each in self.intervals)
 
     def family(self, mm: int, until: int) -> set[int]:
-        """``mm`` and all that were forked from it, or from those, before ``until``."""
+        """``mm`` and all that were forked from it, or from those, up to ``until``."""
         found, fresh = {mm}, {mm}
         while fresh:
-            fresh = {child for born, child, parent in self.forks if born < until and parent in fresh} - found
+            fresh = {child for born, child, parent in self.forks if born <= until and parent in fresh} - found
             found |= fresh
         return found

@@ -126,7 +126,7 @@ class Walks:
         listed = [
             item
             for item in self.state.hlists[walk.stable_node]
-            if item.born < walk.enter and item.gone >= walk.exit
+            if item.born <= walk.enter and item.gone > walk.exit
         ]
         return sorted(listed, key=lambda item: (item.born, item.died), reverse=True)
 
@@ -276,7 +276,7 @@ class Walks:
         found: dict[Page, Tree] = {}
         if walk.stable_node is None:
             return found
-        past = [item for item in self.state.hlists[walk.stable_node] if item.merged_at < walk.enter]
+        past = [item for item in self.state.hlists[walk.stable_node] if item.merged_at <= walk.enter]
         for item in sorted(past, key=lambda item: item.anon_vma or 0):
             tree = self.tree(item)
             if tree is None or item.mm is None or item.address is None:

@@ -15,8 +15,10 @@ from replay import __version__
 from replay.callers import named
 from replay.causes import missed_because
 from replay.chosen import chosen
+from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
 from replay.merges import neighbours
+from replay.node_tables import node_summary, node_walks
 from replay.observed import observed
 from replay.options import AnalyzeOptions
 from replay.quality import limits
@@ -79,10 +81,10 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         CaptureError: The capture cannot be read, or lacks the tree probes.
     """
     options = AnalyzeOptions() if options is None else options
-    chosen(options.strategies)
+    asked = chosen(options.strategies)
     check(options)
     with open_capture(path) as capture:
-        probed = _has_probes(capture, options.evidence)
+        probed = _has_probes(capture, options)
         tables = canonical_events(capture)
         quality = capture.quality()
         comms = capture.comms()
@@ -95,7 +97,11 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     observed_loop, observed_walk = observed(events, exact.walks)
     loop = _beside(observed_loop, exact.loop)
     native, rule = native_strategy(exact, observed_loop), page_offset_rule(events)
-    walk, fit = predict_walks(_beside(observed_walk, exact.walk), timed_strategy(native, rule))
+    captured = _beside(observed_walk, exact.walk)
+    every = every_node(exact, events, asked) if options.walks == EVERY_NODE else None
+    walks = [captured] if every is None else [captured, node_walks(every, asked)]
+    timed, fit = predict_walks(pl.concat(walks, how="diagonal_relaxed"), timed_strategy(native, rule))
+    walk = timed[: len(captured)].select(captured.columns)
     own = {
         **asdict(info),
         "events_decoded": sum(len(frame) for frame in events.values()),
@@ -111,7 +117,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "summary": summarise(exact, loop, walk),
         "walk": walk,
         "loop": loop,
-        "miss": missed_because(exact, events),
+        "miss": missed_because(exact.replayed.miss, exact, events),
         "wait": wait,
         "tree": audited.tree,
         "split": audited.split,
@@ -121,7 +127,16 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "avc": exact.avc,
         "vma": exact.vma,
     }
-    results = {name: TABLES[name].cast(frame.to_arrow()) for name, frame in frames.items()}
+    if every is not None:
+        frames |= {
+            "node_summary": node_summary(timed[len(captured) :]),
+            "node_walk": timed[len(captured) :],
+            "node_miss": missed_because(every.miss, exact, events),
+        }
+    results = {
+        name: TABLES[name].cast(frame.select(TABLES[name].arrow.names).to_arrow())
+        for name, frame in frames.items()
+    }
     own_limits = TABLES["quality"].cast(
         limits(exact, events, fit, wait, agrees, pl.DataFrame(quality)).to_arrow()
     )
@@ -134,16 +149,18 @@ def _beside(observed_rows: pl.DataFrame, replayed: pl.DataFrame) -> pl.DataFrame
     return pl.concat([observed_rows, replayed], how="vertical_relaxed").sort("walk_id", maintain_order=True)
 
 
-def _has_probes(capture: Capture, evidence: str | None) -> bool:
-    """Whether the capture has the tree probes; refuse one that has not what ``evidence`` needs."""
+def _has_probes(capture: Capture, options: AnalyzeOptions) -> bool:
+    """Whether the capture has the tree probes; refuse one that has not what is asked for."""
     present = {match.role.table for match in find_roles(capture)}
+    if options.walks == EVERY_NODE:
+        present.add("ev_walk")
     lacking = [probes for table, probes in NEEDED.items() if table not in present]
     if not lacking:
         return True
     # counting costs a pass over the file: only where something is missing
     counts = capture.event_counts()
     calls = any(name.startswith("syscalls:") for name in counts)
-    if evidence in ("exact", "both") or not calls:
+    if options.evidence in ("exact", "both") or not calls:
         raise MissingEventsError(
             "the capture has no events that tell the state of the anon_vma trees",
             path=capture.path,

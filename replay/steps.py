@@ -45,7 +45,7 @@ def expand(walks: pl.DataFrame, items: pl.DataFrame, trees: Trees) -> pl.DataFra
     listed = (
         walks.select("walk_id", "stable_node", "enter", "exit")
         .join(items, on="stable_node")
-        .filter((pl.col("born") < pl.col("enter")) & (pl.col("gone") >= pl.col("exit")))
+        .filter((pl.col("born") <= pl.col("enter")) & (pl.col("gone") > pl.col("exit")))
         .sort(["walk_id", "born", "died"], descending=[False, True, True])
         .with_columns(
             place=pl.int_range(pl.len(), dtype=pl.Int64).over("walk_id"), length=pl.len().over("walk_id")

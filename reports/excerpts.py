@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from reports import node_words
 from reports.facts import COLUMNS, Facts, ranges
 from reports.words import cell, provenance
 
@@ -57,6 +58,19 @@ def strategies(facts: Facts) -> Grid:
     ]
     names = ",".join(f"{name}:{'bad' if name == 'missed' else 'n'}" for _, name in COLUMNS)
     return grid(f"strategy,{names},evidence,iterations in all:n", rows)
+
+
+def nodes(facts: Facts) -> list[Grid]:
+    """Walks over every node that were asked for: a table a moment."""
+    names = ",".join(f"{name}:{'bad' if name == 'missed' else 'n'}" for _, name in node_words.COLUMNS)
+    return [
+        grid(
+            f"strategy,{names}",
+            [[row["strategy"], *(cell(row[column]) for column, _ in node_words.COLUMNS)] for row in rows],
+            sentence,
+        )
+        for sentence, rows in node_words.moments(facts.nodes)
+    ]
 
 
 def causes(facts: Facts) -> Grid:

@@ -102,6 +102,7 @@ class Facts:
         worst: The walks with most iterations: as the kernel counted, else under its own strategy, else the
             first in the table.
         spread: For each strategy, loops by iterations: none, 1, 2-3, 4-7 and so on.
+        nodes: Table ``node_summary``; empty: nobody asked for walks over every node.
     """
 
     capture: Mapping[str, Any]
@@ -111,6 +112,7 @@ class Facts:
     firsts: Mapping[str, FirstCause]
     worst: Worst
     spread: Mapping[str, Sequence[int]]
+    nodes: Sequence[Mapping[str, Any]]
 
     @property
     def strategies(self) -> list[str]:
@@ -129,7 +131,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
 
     Args:
         tables: Result tables by name; ``capture`` (one row), ``summary``, ``walk``, ``loop``, ``miss`` and
-            ``quality`` are read.
+            ``quality`` are read, and ``node_summary`` where it is.
     """
     capture = tables["capture"].to_pylist()[0]
     rows = tables["summary"].to_pylist()
@@ -142,6 +144,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         firsts=walk_facts.first_causes(tables["miss"], capture["first_ts_ns"]),
         worst=walk_facts.worst_walks(tables["walk"], preferred),
         spread=walk_facts.spread(tables["loop"]),
+        nodes=tables["node_summary"].to_pylist() if "node_summary" in tables else [],
     )
 
 

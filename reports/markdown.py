@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from reports import facts as report_facts
-from reports import words
+from reports import node_words, words
 from reports.escape import markdown
 from reports.facts import COLUMNS, Facts
 from reports.words import cell
@@ -36,6 +36,7 @@ def markdown_of(facts: Facts) -> str:
         strategy_table(facts.rows),
         bullets(legend),
     ]
+    blocks += _nodes(facts)
     if facts.worst.rows:
         title, lines = words.worst_walks(facts, MAX_WORST)
         blocks += [markdown(title), bullets(lines)]
@@ -49,6 +50,18 @@ def markdown_of(facts: Facts) -> str:
         blocks.append("Nothing is known to limit the evidence.")
     blocks.append(table(("provenance", ""), words.provenance(facts), "--"))
     return "\n\n".join(blocks) + "\n"
+
+
+def _nodes(facts: Facts) -> list[str]:
+    """Walks over every node that were asked for: a table a moment."""
+    header = ("strategy", *(name for _, name in node_words.COLUMNS))
+    blocks = [f"{markdown(node_words.TITLE)}:"] if facts.nodes else []
+    for sentence, rows in node_words.moments(facts.nodes):
+        body = [(row["strategy"], *(cell(row[column]) for column, _ in node_words.COLUMNS)) for row in rows]
+        blocks.append(markdown(sentence))
+        if rows:
+            blocks.append(table(header, body, "-" + "r" * len(node_words.COLUMNS)))
+    return [*blocks, bullets(node_words.MEASURES)] if facts.nodes else []
 
 
 def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports import excerpts, markdown, text, words
+from reports import excerpts, markdown, node_words, text, words
 from reports import facts as report_facts
 from reports.escape import script_json
 from reports.figures import figures
@@ -68,6 +68,9 @@ def page_of(facts: report_facts.Facts, tables: Mapping[str, pa.Table]) -> str:
             missed=excerpts.missed(tables["miss"], facts),
             longest=excerpts.longest_walks(facts),
             quality=excerpts.quality(facts),
+            nodes=excerpts.nodes(facts),
+            nodes_title=node_words.TITLE,
+            nodes_measures=node_words.MEASURES,
             provenance=excerpts.origin(facts),
             command=_command(tables["capture"], facts),
             specs=Markup(script_json([{"name": figure.name, "spec": figure.spec} for figure in drawn])),

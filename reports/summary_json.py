@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from reports.facts import Facts
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -28,7 +28,8 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
 
     Keys: ``schema_version``; ``capture`` (the row of table ``capture``); ``verdict`` (sentences);
     ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
-    in ns, pid); ``evidence`` (word to meaning); ``misses`` (strategy, cause or null, mappings);
+    in ns, pid); ``evidence`` (word to meaning); ``nodes`` (rows of table ``node_summary``);
+    ``misses`` (strategy, cause or null, mappings);
     ``quality`` (rows of table ``quality`` that say the same together); ``omitted`` (rows of the last two
     beyond the first 1,000).
     Null means not known.
@@ -48,6 +49,7 @@ def json_of(facts: Facts) -> str:
         "summary": [dict(row) for row in facts.rows],
         "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
         "evidence": dict(words.evidence(facts)),
+        "nodes": [dict(row) for row in facts.nodes],
         "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],
         "quality": [asdict(note) for note in facts.notes[:MAX_ROWS]],
         "omitted": {

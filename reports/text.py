@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from reports import facts as report_facts
-from reports import words
+from reports import node_words, words
 from reports.escape import ascii_only
 from reports.facts import COLUMNS, Facts
 from reports.words import cell
@@ -60,7 +60,7 @@ def text_of(facts: Facts, *, report: str | os.PathLike[str] | None = None) -> st
     ]
     end = [] if report is None else [_wrap(f"Full report: {_cut(report)}", "  ")]
     room = MAX_BYTES - len("\n\n".join([*blocks, *end]))
-    for block in _walks(facts):
+    for block in (*_nodes(facts), *_walks(facts)):
         if len(block) + 2 + _KEPT_BYTES <= room:
             blocks.append(block)
             room -= len(block) + 2
@@ -118,6 +118,25 @@ def digit_plot(facts: Facts) -> str:
         _wrap(f"  columns: no iteration{scale}", "    "),
         "  digit: digits of the number of loops (1: 1-9, 2: 10-99, ...)",
     )
+
+
+def _nodes(facts: Facts) -> list[str]:
+    """Walks over every node that were asked for: a table a moment."""
+    names = [name for _, name in node_words.COLUMNS]
+    blocks = []
+    for sentence, rows in node_words.moments(facts.nodes):
+        cells = [[cell(row[column]) for column, _ in node_words.COLUMNS] for row in rows[:MAX_STRATEGIES]]
+        widths = [max(map(len, column)) + 1 for column in zip(names, *cells, strict=True)]
+        lines = [
+            f"{ascii_only(name)[:_NAME_WIDTH]:<{_NAME_WIDTH}}"
+            + "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
+            for name, texts in zip(
+                ["strategy", *(row["strategy"] for row in rows)], [names, *cells], strict=False
+            )
+        ]
+        blocks.append(_lines(_wrap(f"  {sentence}", "  "), *(lines if rows else [])))
+    legend = [_wrap(sentence, "  ") for sentence in node_words.MEASURES] if blocks else []
+    return [_lines(f"{node_words.TITLE}:", *blocks, *legend)] if blocks else []
 
 
 def _walks(facts: Facts) -> list[str]:

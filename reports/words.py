@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from reports import node_words
 from reports.facts import OBSERVED
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def verdict(facts: Facts) -> list[str]:
     if not asked:
         return ["No strategy was replayed."]
     if not any(row["walks"] for row in asked):
-        return ["The capture holds no walk of rmap_walk_ksm(): there is nothing to compare."]
+        predicted = node_words.verdict(facts.nodes)
+        nothing = "" if predicted else ": there is nothing to compare"
+        return [f"The capture holds no walk of rmap_walk_ksm(){nothing}.", *predicted]
     sentences = []
     longest = [
         f"{r['strategy']} {_number(r['iterations_max'])}" for r in asked if r["iterations_max"] is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from schemas import events, events_ksm, fleet, inspection, ksm, mm, observed, provenance, splits, walks
+from schemas import events, events_ksm, fleet, inspection, ksm, mm, nodes, observed, provenance, splits, walks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ def _by_name(*groups: tuple[Table, ...]) -> Mapping[str, Table]:
 
 TABLES: Final = _by_name(
     walks.TABLES,
+    nodes.TABLES,
     mm.TABLES,
     splits.TABLES,
     ksm.TABLES,

@@ -32,7 +32,7 @@ def replayed(name: str) -> tuple[Exact, dict[str, pl.DataFrame]]:
 )
 def test_the_call_that_is_known_to_break_the_strategy_is_named(name: str, strategy: str, call: str) -> None:
     exact, events = replayed(name)
-    miss = missed_because(exact, events).filter(pl.col("strategy") == strategy)
+    miss = missed_because(exact.replayed.miss, exact, events).filter(pl.col("strategy") == strategy)
     counts = dict(miss["cause_event"].value_counts().iter_rows())
     assert max(counts, key=lambda event: counts[event]) == call
 
@@ -40,7 +40,7 @@ def test_the_call_that_is_known_to_break_the_strategy_is_named(name: str, strate
 @pytest.mark.parametrize("name", ["6.12_s5-random_truth-long.dat", "7.3_s2-fork_truth.dat"])
 def test_the_cause_is_the_change_from_met_to_missed(name: str) -> None:
     exact, events = replayed(name)
-    causes = missed_because(exact, events)
+    causes = missed_because(exact.replayed.miss, exact, events)
     changes = events["ev_avc"]
     lives = exact.trees.lives
     pairs = zip(causes.rows(named=True), exact.replayed.miss.rows(named=True), strict=True)
@@ -67,4 +67,4 @@ def missed(lives: pl.DataFrame, miss: dict[str, int], instant: int) -> bool:
 
 def test_each_strategy_that_misses_nothing_has_no_cause() -> None:
     exact, events = replayed("6.12_s3-mremap_truth.dat")
-    assert set(missed_because(exact, events)["strategy"]) == {"addr", "vm_pgoff"}
+    assert set(missed_because(exact.replayed.miss, exact, events)["strategy"]) == {"addr", "vm_pgoff"}
