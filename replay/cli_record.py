@@ -151,9 +151,14 @@ def bench(
 
 def _words(done: Recording) -> str:
     """What is worth saying of a recording beside its name."""
-    words = "" if done.walks is None else f": {done.walks:,} walks of rmap_walk_ksm()"
+    words = (
+        ": no event lost"
+        if done.walks is None
+        else f": {done.walks:,} walks of rmap_walk_ksm(), no event lost"
+    )
     if done.walks == 0:
         words += "; something has to migrate or reclaim merged pages meanwhile"
     if done.status:
         words += f"; the command ended with status {done.status}"
-    return words
+    grades = "; ".join(f"{grade}: {', '.join(names)}" for grade, names in done.answers.items() if names)
+    return f"{words}\n  as replay inspect says, {grades}"

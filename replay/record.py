@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from captures import open_capture
-from captures.matching import find_roles
 from captures.recipes import KERNELS
 from replay.record_btf import Btf
 from replay.record_options import Profile, RecordOptions
@@ -21,6 +19,7 @@ from replay.record_script import script
 from schemas.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
 
 TRACEFS: Final = Path(os.environ.get("TRACEFS", "/sys/kernel/tracing"))
@@ -28,6 +27,7 @@ BTF: Final = Path("/sys/kernel/btf/vmlinux")
 NOT_RECORDED: Final = 125
 """Exit status of the script when it could not record."""
 
+_WALK: Final = "ksmprobe:rmap_walk_ksm"
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -39,11 +39,14 @@ class Recording:
         path: The capture.
         status: Exit status of the command; 0 without one.
         walks: Calls of rmap_walk_ksm() in it; None: recorded without the probe.
+        answers: Grades of ``replay inspect`` (``exact``, ``assumed``, ``modelled``, ``not``), best first, and
+            the questions that the capture answers so.
     """
 
     path: Path
     status: int
     walks: int | None
+    answers: Mapping[str, tuple[str, ...]]
 
 
 def portable_script(options: RecordOptions) -> str:
@@ -83,7 +86,7 @@ def record(options: RecordOptions, tracefs: Path = TRACEFS) -> Recording:
         raise OutputError(
             "nothing was recorded, or not all", path=options.output, hint="what is said above tells why"
         )
-    return Recording(options.output, status, _check(options))
+    return _checked(options, status)
 
 
 def clean_up(tracefs: Path = TRACEFS) -> None:
@@ -121,22 +124,36 @@ def _adapted(profile: Profile, syntax: Syntax, path: Path) -> dict[str, list[Def
 
 
 def _run(command: list[str], tracefs: Path) -> int:
-    """Run the script; signals that would end this process are passed on to it, and it ends in order."""
+    """Run the script; signals that would end this process are passed on to it, and it ends in order.
+
+    SIGHUP that this process ignores (nohup) stays ignored.
+
+    Raises:
+        KeyboardInterrupt: A signal came, and the command did not end well.
+    """
     received: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        process.send_signal(number)
+        if process is not None:
+            process.send_signal(number)
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "TRACEFS": str(tracefs)},
-        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
-    )
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
+    # Before the script starts: a shell cannot handle what is ignored when it starts, and SIGINT is so in the
+    # background of another script; what has a handler here is not ignored there.
     before = {number: signal.signal(number, pass_on) for number in wanted}
+    libc = ctypes.CDLL(None, use_errno=True)
     try:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "TRACEFS": str(tracefs)},
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+        for number in received:  # while it started
+            process.send_signal(number)
         status = process.wait()
     finally:
         for number, handler in before.items():
@@ -146,30 +163,31 @@ def _run(command: list[str], tracefs: Path) -> int:
     return status
 
 
-def _check(options: RecordOptions) -> int | None:
-    """Walks in the capture.
+def _checked(options: RecordOptions, status: int) -> Recording:
+    """The recording, after a look at the capture.
 
     Raises:
         OutputError: Events were lost.
         CaptureError: The capture cannot be read.
     """
-    with open_capture(options.output) as capture:
-        quality = capture.quality().to_pylist()
-        counts = capture.event_counts()
-        walks = [
-            counts[each.name]
-            for each in find_roles(capture)
-            if each.role.table == "ev_walk" and not each.role.is_return
-        ]
-    lost = [row for row in quality if row["kind"] == "lost_events"]
+    from captures.answers import GRADES  # only here: these load pyarrow
+    from replay.inspect import inspect
+
+    tables = inspect(options.output)
+    lost = [row for row in tables["quality"].to_pylist() if row["kind"] == "lost_events"]
     if lost:
         known = [row["count"] for row in lost if row["count"] is not None]
-        inspect = shlex.join(["replay", "inspect", str(options.output)])
+        command = shlex.join(["replay", "inspect", str(options.output)])
         raise OutputError(
             f"the buffer lost {sum(known) or 'some'} events: what follows from the capture is not exact",
             path=options.output,
-            hint=f"record again with --buffer {options.buffer_mib * 4} or less load; see: {inspect}",
+            hint=f"record again with --buffer {options.buffer_mib * 4} or less load; see: {command}",
         )
-    if options.profile is Profile.stock:
-        return None
-    return sum(walks)
+    records = {row["name"]: row["records"] for row in tables["event"].to_pylist()}
+    answers = [(row["answer"], row["question"]) for row in tables["answer"].to_pylist()]
+    return Recording(
+        options.output,
+        status,
+        None if options.profile is Profile.stock else records.get(_WALK, 0),
+        {grade: tuple(name for given, name in answers if given == grade) for grade in GRADES},
+    )

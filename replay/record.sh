@@ -27,6 +27,9 @@ say() {
 WORK='' RECORDER='' COMMAND='' INTERRUPTED='' STATE=''
 
 remove_probes() {
+    for each in ksmprobe ksmtruth; do # one that is recorded cannot be removed
+        [ ! -e "$TRACEFS/events/$each/enable" ] || echo 0 > "$TRACEFS/events/$each/enable"
+    done
     # For each event of ours that dynamic_events lists. Never open it with >: that removes everybody's.
     ours=$(sed -n 's,^[a-z0-9]*:\(ksm[a-z]*/[^ ]*\).*,\1,p' "$TRACEFS/dynamic_events" | grep -E '^ksm(probe|truth)/')
     for each in $ours; do
@@ -114,7 +117,9 @@ probe() { # needed|optional FUNCTION DEFINITION
 }
 
 why() {
-    if grep -q -F 'argname>[->field' "$TRACEFS/README"; then
+    if ! grep -q -F 'place: [<module>:]<symbol>' "$TRACEFS/README"; then
+        printf 'this kernel has no kprobes (CONFIG_KPROBE_EVENTS): record with --events stock; if it has fprobes, with replay itself'
+    elif grep -q -F 'argname>[->field' "$TRACEFS/README"; then
         printf 'see the end of %s' "$TRACEFS/error_log"
     else
         printf 'this kernel takes no arguments by name: make the script with --btf FILE, FILE being its /sys/kernel/btf/vmlinux'
@@ -157,9 +162,12 @@ buffer_pages() { # perf takes a power of two
 }
 
 start_recorder() {
+    # Killed with SIGKILL, this script cannot end it; what it leaves is removed by --clean.
+    dies_with_us=''
+    ! setpriv --pdeathsig INT true 2> /dev/null || dies_with_us='setpriv --pdeathsig INT'
     if [ "$TOOL" = trace-cmd ]; then
         OLD_CLOCK=$(current_clock) OLD_SIZE=$(current_size) OLD_ON=$(cat "$TRACEFS/tracing_on") STATE=saved
-        trace-cmd record -o "$OUTPUT" -C mono -b "$(buffer_kb)" $EVENTS > "$WORK/log" 2>&1 < /dev/null 3<&- &
+        $dies_with_us trace-cmd record -o "$OUTPUT" -C mono -b "$(buffer_kb)" $EVENTS > "$WORK/log" 2>&1 < /dev/null 3<&- &
         RECORDER=$!
         until [ "$(cat "$LAST")" = 1 ] && [ "$(cat "$TRACEFS/tracing_on")" = 1 ]; do
             recorder_lives
@@ -167,7 +175,7 @@ start_recorder() {
         done
     else
         mkfifo "$WORK/control" "$WORK/answer"
-        perf record -o "$OUTPUT" -a -d -B -k mono -m "$(buffer_pages)" -D -1 \
+        $dies_with_us perf record -o "$OUTPUT" -a -d -B -k mono -m "$(buffer_pages)" -D -1 \
             --control "fifo:$WORK/control,$WORK/answer" $EVENTS > "$WORK/log" 2>&1 < /dev/null 3<&- &
         RECORDER=$!
         # perf opens both at its start; opened for both directions here, so that this does not wait for it

@@ -45,8 +45,20 @@ class Syntax:
 
     @classmethod
     def of(cls, readme: str) -> Syntax:
-        """From the README that tracefs has in its folder."""
-        return cls(names="<argname>[->field" in readme, kprobes=re.search(r"\bp\[?:", readme) is not None)
+        """From the README that tracefs has in its folder.
+
+        Raises:
+            UsageError: The kernel takes neither kprobes nor fprobes.
+        """
+        kprobes = "place: [<module>:]<symbol>" in readme
+        if not kprobes and re.search(r"\bf\[?:", readme) is None:
+            raise UsageError(
+                "this kernel takes no probes on its functions",
+                where="README of tracefs",
+                hint="record with --events stock, which needs none; or boot a kernel that has "
+                "CONFIG_KPROBE_EVENTS or CONFIG_FPROBE_EVENTS",
+            )
+        return cls(names="<argname>[->field" in readme, kprobes=kprobes)
 
 
 MODERN: Final = Syntax(names=True, kprobes=True)

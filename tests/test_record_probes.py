@@ -95,7 +95,11 @@ def test_without_kprobe_events_it_is_fprobes() -> None:
 def test_syntax_is_read_from_the_readme_of_tracefs() -> None:
     text = (KERNELS / "6.12" / "README").read_text()
     assert Syntax.of(text.replace("<argname>[->field", "")) == BY_NUMBER
-    assert not Syntax.of(text.replace("p[:[<group>/][<event>]] <place>", "")).kprobes
+    fprobes = text.replace("    place: [<module>:]<symbol>", "    other: ")
+    assert Syntax.of(fprobes) == Syntax(names=True, kprobes=False)
+    # As of a kernel with uprobes only, which takes definitions that begin alike.
+    with pytest.raises(UsageError, match="takes no probes on its functions"):
+        Syntax.of(fprobes.replace("f[:[<group>/][<event>]] <func-name>", ""))
 
 
 def test_a_field_that_the_kernel_has_not() -> None:

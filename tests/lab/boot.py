@@ -6,21 +6,39 @@ import shutil
 import subprocess
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-GUEST = Path(__file__).with_name("guest.sh").resolve()
 VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
-NODE_MIB = 1536
+CPUS = 2
+MEMORY_MIB = 3072
 
 
-def boot(vmlinuz: Path, out: Path, variables: dict[str, str], accel: str, timeout_s: float) -> str:
-    """Run ``guest.sh`` as the first process of a guest until it switches the guest off.
+@dataclass(frozen=True)
+class Machine:
+    """What boots.
+
+    Attributes:
+        emulator: QEMU.
+        accel: Its accelerator, ``tcg`` or ``kvm``.
+        vmlinuz: The kernel; it needs virtiofs built in, as Debian's cloud kernels have it.
+        nodes: NUMA nodes, 1 or 2.
+    """
+
+    emulator: str
+    accel: str
+    vmlinuz: Path
+    nodes: int = 2
+
+
+def boot(machine: Machine, init: Path, out: Path, variables: dict[str, str], timeout_s: float) -> str:
+    """Run ``init`` as the first process of a guest until it switches the guest off.
 
     Args:
-        vmlinuz: The kernel; it needs virtiofs built in, as Debian's cloud kernels have it.
+        machine: What boots.
+        init: A program; the guest's root is the host's, read only.
         out: Folder that the guest writes into.
-        variables: Environment of ``guest.sh``.
-        accel: QEMU's accelerator, ``tcg`` or ``kvm``.
+        variables: Environment of ``init``.
         timeout_s: When to give up.
 
     Returns:
@@ -28,26 +46,19 @@ def boot(vmlinuz: Path, out: Path, variables: dict[str, str], accel: str, timeou
     """
     with ExitStack() as running:
         root, results = (_share(folder, out, running) for folder in (Path("/"), out))
-        command = ["qemu-system-x86_64", "-accel", accel, "-cpu", "max", "-smp", "2"]
-        command += [
-            "-m",
-            f"{2 * NODE_MIB}M",
-            "-nographic",
-            "-no-reboot",
-            "-nic",
-            "none",
-            "-kernel",
-            str(vmlinuz),
-        ]
-        for node in (0, 1):
-            memory = f"memory-backend-memfd,id=m{node},size={NODE_MIB}M,share=on"
-            command += ["-object", memory, "-numa", f"node,nodeid={node},memdev=m{node},cpus={node}"]
+        command = [machine.emulator, "-accel", machine.accel, "-cpu", "max", "-smp", str(CPUS)]
+        command += ["-m", f"{MEMORY_MIB}M", "-nodefaults", "-display", "none", "-audio", "none"]
+        command += ["-serial", "stdio", "-no-reboot"]
+        for node in range(machine.nodes):
+            share = f"memory-backend-memfd,id=m{node},size={MEMORY_MIB // machine.nodes}M,share=on"
+            cpus = f"{node}" if machine.nodes == CPUS else f"0-{CPUS - 1}"
+            command += ["-object", share, "-numa", f"node,nodeid={node},memdev=m{node},cpus={cpus}"]
         for tag, socket in (("root", root), ("out", results)):
             command += ["-chardev", f"socket,id={tag},path={socket}"]
             command += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
         words = "console=ttyS0 quiet panic=-1 rootfstype=virtiofs root=root ro"
         environment = " ".join(f"{name}={value}" for name, value in variables.items())
-        command += ["-append", f"{words} init={GUEST} {environment}"]
+        command += ["-kernel", str(machine.vmlinuz), "-append", f"{words} init={init} {environment}"]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )

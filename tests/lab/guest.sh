@@ -1,7 +1,7 @@
 #!/bin/sh
-# The first process of the guest: records scenarios of the testbench, and is interrupted once. Its root is the
-# host's, read only; /tmp/out is the folder that the host gave. Named on the kernel's command line: LAB_PYTHON,
-# LAB_SCENARIOS (split,mremap), LAB_EVENTS (truth), LAB_PAGES.
+# The first process of the guest: records scenarios of the testbench in different ways, and is interrupted. Its
+# root is the host's, read only; /tmp/out is the folder that the host gave. Named on the kernel's command line:
+# LAB_PYTHON, LAB_RUNS (split:bench,mremap:script), LAB_SIGNALS (TERM,INT,KILL), LAB_OPTIONS (--pages=512).
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -11,6 +11,8 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mkdir /tmp/out /tmp/work
 mount -t virtiofs out /tmp/out
 cd "${0%/tests/lab/*}" || exit 1
+export PYTHONPATH="$PWD"
+cd /tmp/work || exit 1
 TRACEFS=/sys/kernel/tracing
 KSM=/sys/kernel/mm/ksm
 
@@ -25,33 +27,61 @@ replay() {
     "$LAB_PYTHON" -m replay "$@"
 }
 
+without() { # PATTERN COMMAND...: on a kernel whose tracefs does not say that it understands that
+    sed "s/$1//" "$TRACEFS/README" > /tmp/work/README
+    shift
+    mount --bind /tmp/work/README "$TRACEFS/README"
+    "$@"
+    status=$?
+    umount "$TRACEFS/README"
+    return "$status"
+}
+
+run() { # WAY SCENARIO
+    capture=$2.dat
+    bench="replay testbench $2 $(echo "$LAB_OPTIONS" | tr ',=' '  ')"
+    set -- "$1" $bench
+    case $1 in
+    bench) shift && "$@" --record --events truth -o "$capture" > "/tmp/out/$scenario.txt" ;;
+    record) shift && replay record --events truth -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
+    perf) shift && replay record --events truth --tool perf -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
+    numbers) shift && without '<argname>\[->field' replay record --events truth -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
+    fprobes) shift && without 'place: \[<module>:\]<symbol>' replay record --events truth -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
+    script) shift && dash "/tmp/out/$scenario.sh" "$LAB_PYTHON" -m "$@" ;;
+    btf)
+        shift
+        replay record --events truth -o "$capture" --print --btf /sys/kernel/btf/vmlinux > record.sh
+        dash record.sh "$LAB_PYTHON" -m "$@"
+        ;;
+    esac
+}
+
 uname -r > /tmp/out/release
 traces > /tmp/out/before
-# The first scenario by replay itself, the others by the script that it prints, with arguments by number.
-# The captures are analyzed by the host: an emulated CPU is not to be trusted with polars (QEMU 7.2 gets BMI wrong).
-script=''
-for scenario in $(echo "$LAB_SCENARIOS" | tr , ' '); do
-    capture=/tmp/work/$scenario.dat
-    set -- "$LAB_PYTHON" -m replay testbench "$scenario" --pages "$LAB_PAGES" --contents 8 --walks 2
-    if [ -z "$script" ]; then
-        replay record --events "$LAB_EVENTS" -o "$capture" -- "$@"
-    else
-        replay record --events "$LAB_EVENTS" -o "$capture" --print --btf /sys/kernel/btf/vmlinux > "$script"
-        sh "$script" "$@"
-    fi
+for each in $(echo "$LAB_RUNS" | tr , ' '); do
+    scenario=${each%:*}
+    run "${each#*:}" "$scenario" 2> "/tmp/out/$scenario.stderr"
     echo "$?" > "/tmp/out/$scenario.status"
-    cp "$capture" /tmp/out/
-    script=/tmp/work/record.sh
+    cp "$scenario.dat" /tmp/out/
+    rm -f "$scenario.dat"
+    traces > "/tmp/out/$scenario.after"
 done
-traces > /tmp/out/after
-# Not by the function: in the background that would be a shell of its own, and take the signal.
-"$LAB_PYTHON" -m replay record -o /tmp/work/interrupted.dat -- "$LAB_PYTHON" -m replay testbench split --pages 200000 --timeout 1000 &
-until grep -q '^20000$' "$KSM/pages_to_scan"; do
-    sleep 1
+for signal in $(echo "$LAB_SIGNALS" | tr , ' '); do
+    # Not by the function: in the background that would be a shell of its own, and take the signal.
+    "$LAB_PYTHON" -m replay record --force -o interrupted.dat -- \
+        "$LAB_PYTHON" -m replay testbench split --pages 200000 --timeout 1000 2> "/tmp/out/$signal.stderr" &
+    until grep -q '^20000$' "$KSM/pages_to_scan"; do
+        sleep 1
+    done
+    kill "-$signal" $!
+    wait $!
+    echo "$?" > "/tmp/out/$signal.status"
+    tries=0 # after a SIGKILL of replay its script takes away what is set up, a moment later
+    until [ "$(traces)" = "$(cat /tmp/out/before)" ] || [ "$tries" = 60 ]; do
+        tries=$((tries + 1))
+        sleep 1
+    done
+    traces > "/tmp/out/$signal.after"
 done
-kill -TERM $!
-wait $!
-echo "$?" > /tmp/out/interrupted.status
-traces > /tmp/out/after-interrupt
 echo o > /proc/sysrq-trigger
 sleep 60

@@ -1,0 +1,90 @@
+"""What is wrong with what a guest wrote: against the kernel's own counts, and against the host's replay."""
+
+from __future__ import annotations
+
+from contextlib import chdir
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from replay import analyze
+from replay.testbench_record import durations
+from reports.text import render_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+ENDED = {"TERM": "130", "INT": "130", "KILL": "137"}
+"""Status with which a signal ends ``replay record``."""
+
+MISSES = {"split": ["vm_pgoff"], "mremap": ["addr", "vm_pgoff"]}
+"""Strategies that miss mappings in a scenario whatever the kernel is."""
+
+
+def faults(out: Path, runs: Mapping[str, str], signals: Sequence[str], pages: int) -> Iterator[str]:
+    """What is wrong.
+
+    Args:
+        out: Folder that the guest wrote.
+        runs: Scenario, and the way in which it was recorded.
+        signals: What ``replay record`` was ended by, one after the other.
+        pages: Pages of each scenario.
+    """
+    for name in (*runs, *signals):
+        if not (out / f"{name}.after").exists():
+            yield f"{name}: the guest did not come to its end"
+            return
+        left = (out / f"{name}.after").read_text()
+        if left != (out / "before").read_text():
+            yield f"{name}: left behind\n{left}instead of\n{(out / 'before').read_text()}"
+    for name in (*runs, *signals):
+        status, wanted = (out / f"{name}.status").read_text().strip(), ENDED.get(name, "0")
+        if status != wanted:
+            yield f"{name}: status {status}, not {wanted}:\n{(out / f'{name}.stderr').read_text()}"
+        elif name in runs:
+            yield from _of_capture(out, name, runs[name], pages)
+
+
+def _of_capture(out: Path, scenario: str, way: str, pages: int) -> Iterator[str]:
+    with chdir(out):  # the report names the capture as it was given
+        tables = analyze(Path(f"{scenario}.dat")).tables
+    if way == "bench":
+        here, there = f"{durations(tables)}\n{render_text(tables)}", (out / f"{scenario}.txt").read_text()
+        if here != there:
+            yield f"{scenario}: the guest printed\n{there}but the same capture gives\n{here}"
+    yield from differences(tables, scenario, way, pages)
+
+
+def differences(tables: Mapping[str, pa.Table], scenario: str, way: str, pages: int) -> Iterator[str]:
+    """Where the replay of a capture differs from what its kernel counted."""
+    frame = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
+    # What the kernel looks up: up to 7.2 the whole tree; from 7.3 on, with anon_pgoff, one page offset.
+    own = {"vm_pgoff": "full", "anon_pgoff": "linear"}[frame["capture"]["page_offset_rule"][0]]
+    counts = ["iterations", "rmap_one_calls"]
+    walks = frame["walk"].filter(pl.col("strategy") == own)
+    summary = {row["strategy"]: row for row in frame["summary"].to_dicts()}
+    observed = frame["loop"].filter(pl.col("strategy") == "observed")
+    replayed = frame["loop"].filter(pl.col("strategy") == own)
+    print(f"{scenario} ({way}): {len(walks)} walks, {len(observed)} loops; longest:", end=" ")
+    print(", ".join(f"{name} {row['iterations_max']}" for name, row in summary.items()), end="; missed: ")
+    print(", ".join(f"{name} {row['missed']}" for name, row in summary.items()), flush=True)
+    callers = set(walks["caller"])
+    # perf keeps no kallsyms: where the probe gives an address only, who walks stays unknown.
+    if not callers >= {"try_to_migrate_one", "remove_migration_pte"} and callers != {None}:
+        yield f"{scenario}: no migration among the walks: {callers}"
+    if not len(walks) or not len(observed):
+        yield f"{scenario}: {len(walks)} walks, {len(observed)} loops that the kernel counted"
+    by_walk = [one.group_by("walk_id", maintain_order=True).agg(*counts) for one in (observed, replayed)]
+    if not by_walk[0].equals(by_walk[1]):
+        yield f"{scenario}: the kernel counted\n{by_walk[0]}\nbut {own} gives\n{by_walk[1]}"
+    if scenario == "split" and summary["full"]["iterations_max"] != pages:
+        yield f"{scenario}: full makes {summary['full']['iterations_max']} iterations, not {pages}"
+    for strategy in MISSES.get(scenario, []):
+        if not summary[strategy]["missed"]:
+            yield f"{scenario}: {strategy} misses nothing"
+    for strategy in ("full", "linear"):
+        if summary[strategy]["missed"] != 0:
+            yield f"{scenario}: {strategy} misses {summary[strategy]['missed']}"
