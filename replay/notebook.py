@@ -64,7 +64,7 @@ class Picture:
 
         self._figure = figure
         self.title = figure.title
-        self.finding = figure.alt
+        self.finding = figure.finding
         self.spec = light_spec(figure)
 
     def save(self, path: str | os.PathLike[str]) -> None:

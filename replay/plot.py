@@ -23,7 +23,7 @@ def list_figures(tables: Mapping[str, pa.Table]) -> str:
 
     drawn = figures_of(tables)
     width = max((len(name) for name in drawn), default=0)
-    return "".join(f"{name:<{width}}  {figure.title}. {figure.alt}\n" for name, figure in drawn.items())
+    return "".join(f"{name:<{width}}  {figure.finding}\n" for name, figure in drawn.items())
 
 
 def check_output(output: Path, *, force: bool) -> None:

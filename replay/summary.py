@@ -8,6 +8,7 @@ import polars as pl
 
 from replay.observed import NAME as OBSERVED
 from schemas import TABLES
+from schemas.walks import STOCK_STRATEGY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +68,7 @@ def timed_strategy(native: str | None, rule: str | None) -> str | None:
     What the kernel was seen to pass; else what every kernel with that tree key passes: ``full`` up to
     7.2, ``linear`` from 7.3 on.
     """
-    return native or {"vm_pgoff": "full", "anon_pgoff": "linear"}.get(rule or "")
+    return native or STOCK_STRATEGY.get(rule or "")
 
 
 def page_offset_rule(events: Mapping[str, pl.DataFrame]) -> str | None:

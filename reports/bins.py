@@ -1,12 +1,11 @@
-"""Few enough points to draw: loops counted by iterations, intervals alive over time. For the eye only.
+"""Few enough points to draw: intervals alive over time, waits and walks over time. For the eye only.
 
-A capture may hold millions of loops and intervals; a figure holds a few hundred bins. Every bin keeps its
-count and its extremes, and `reports.figures` says beside each figure what was put together.
+A capture may hold millions of them; a figure holds a few hundred bins. Every bin keeps its count and its
+extremes, and each figure says beside it what was put together.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,23 +20,8 @@ TIME_BINS: Final = 400
 TREES: Final = 4
 """Number of anon_vmas whose population is drawn: the ones with most intervals alive at once."""
 
-EDGES: Final = (*range(10), *sorted({round(10 ** (tenth / 10)) for tenth in range(10, 150)}))
-"""Lower ends of the bins of iterations: 0 to 9 one by one, then ten bins a decade."""
-
-
-@dataclass(frozen=True)
-class IterationBin:
-    """Inner loops of one strategy with about the same number of iterations.
-
-    Attributes:
-        least: Fewest iterations of a loop in the bin.
-        most: Most iterations of a loop in the bin, inclusive.
-        loops: Number of loops in the bin.
-    """
-
-    least: int
-    most: int
-    loops: int
+MAX_SPANS: Final = 300
+"""Boxes of one lane of waits or walks."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +72,6 @@ class TimeAxis:
         return number * self.width_ns / 1e9
 
 
-def loops_by_iterations(loop: pa.Table) -> dict[str, list[IterationBin]]:
-    """Count the loops of each strategy by iterations, ascending; nulls are left out."""
-    counted = (
-        pl.DataFrame(loop.select(["strategy", "iterations"]))
-        .lazy()
-        .drop_nulls("iterations")
-        .group_by("strategy", "iterations")
-        .len("loops")
-        .sort("strategy", "iterations")
-        .collect()
-    )
-    bins: dict[str, list[IterationBin]] = {}
-    for strategy, iterations, loops in counted.iter_rows():
-        found = bins.setdefault(strategy, [])
-        if found and bisect_right(EDGES, found[-1].least) == bisect_right(EDGES, iterations):
-            found[-1] = IterationBin(found[-1].least, iterations, found[-1].loops + loops)
-        else:
-            found.append(IterationBin(iterations, iterations, loops))
-    return bins
-
-
 def populations(avc: pa.Table, axis: TimeAxis) -> list[Population]:
     """Count the intervals alive on the biggest trees over time, biggest first.
 
@@ -143,6 +106,28 @@ def walks_by_time(walk: pa.Table, axis: TimeAxis) -> list[tuple[int, int]]:
     """Number of walks that began in each bin: (bin, walks), bins without a walk left out."""
     once = pl.DataFrame(walk.select(["walk_id", "ts_ns"])).unique("walk_id")
     return list(once.group_by(axis.of("ts_ns")).len().sort("ts_ns").iter_rows())
+
+
+def merged_spans(rows: pl.DataFrame, start_ns: int, end_ns: int) -> list[tuple[int, int, int, int]]:
+    """Spans of time that begin close together as one: begin, end, how many, what they take together (ns).
+
+    Args:
+        rows: ``ts_ns`` and ``end_ns``, no nulls.
+        start_ns: Start of the time drawn.
+        end_ns: End of the time drawn.
+    """
+    width = max(1, (end_ns - start_ns) // MAX_SPANS)
+    merged = (
+        rows.group_by(((pl.col("ts_ns") - start_ns) // width).alias("bin"))
+        .agg(
+            begin=pl.col("ts_ns").min(),
+            end=pl.col("end_ns").max(),
+            count=pl.len(),
+            took=(pl.col("end_ns") - pl.col("ts_ns")).sum(),
+        )
+        .sort("begin")
+    )
+    return list(merged.select("begin", "end", "count", "took").iter_rows())
 
 
 def _population(tree: int, peak: int, steps: pl.DataFrame, lives: pl.DataFrame, axis: TimeAxis) -> Population:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports.facts import OBSERVED
+from schemas.walks import OBSERVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,9 @@ GAP: Final = 8
 _STEPS: Final = ((200, 100), (100, 60), (60, 30), (30, 20), (12, 12), (6, 6))
 """Bins over time and over page offsets, tried until there are few enough parts."""
 
+_FEW_PAGES: Final = 14
+"""Bins over page offsets of marks that would hide each other."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -38,7 +41,8 @@ class Scene:
         end_ns: End of the time drawn.
         low: First page offset drawn.
         high: Last page offset drawn.
-        boxes: ``first, last, born, died, n, cause``; cause: the system call that made the first of them.
+        boxes: ``first, last, born, died, n, many, cause``; many: the VMAs lie side by side, not one after the
+            other; cause: the system call that made the first of them.
         merges: ``ts, page, n``: merged pages at their page offsets.
         lookups: By strategy, ``ts, first, last, n``: what loops looked up.
         misses: By strategy, ``ts, page, first, n, walk_id, address, vm_start, vm_end, cause_event,
@@ -104,8 +108,8 @@ def scene(tables: Mapping[str, pa.Table], last_ns: int) -> Scene | None:
         high=high,
         boxes=axes.boxes(lives),
         merges=axes.marks(merges),
-        lookups={name: axes.marks(lookups.filter(strategy=name)) for name in strategies},
-        misses={name: axes.marks(missed.filter(strategy=name)) for name in strategies},
+        lookups={name: axes.marks(lookups.filter(strategy=name), 3 * _FEW_PAGES) for name in strategies},
+        misses={name: axes.marks(missed.filter(strategy=name), _FEW_PAGES) for name in strategies},
         missed={name: len(miss.filter(strategy=name)) for name in strategies},
         causes=_first_causes(miss),
         vmas=len(lives),
@@ -136,16 +140,22 @@ class _Axes:
                     pl.col("died").max(),
                     pl.len().alias("n"),
                     pl.col("cause").first(),
+                    pages=(pl.col("last") - pl.col("first") + 1).sum(),
+                )
+                # lives that come one after the other share their pages, those side by side do not
+                .with_columns(
+                    many=(pl.col("n") > 1) & (pl.col("pages") < 1.5 * (pl.col("last") - pl.col("first") + 1))
                 )
                 .sort("born", "died", "first")
             )
             if len(grouped) <= MAX_BOXES:
                 break
-        return grouped.drop("b", "d", "p").to_dicts()
+        return grouped.drop("b", "d", "p", "pages").to_dicts()
 
-    def marks(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    def marks(self, rows: pl.DataFrame, most_pages: int = 100) -> list[dict[str, Any]]:
         """Rows at about the same time, page and lookup as one: the first of them, and their number ``n``."""
-        for times, pages in _STEPS:
+        for times, finest in _STEPS:
+            pages = min(finest, most_pages)
             grouped = (
                 rows.group_by(
                     self._time("ts", times).alias("t"),

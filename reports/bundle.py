@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from reports import facts as report_facts
 from reports import markdown, page, summary_json, text
+from reports.sections import sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +35,12 @@ def make_bundle(tables: Mapping[str, pa.Table]) -> bytes:
         ``manifest.json`` (``schema_version``; ``files``: name, size in bytes, sha256 of each other file).
     """
     facts = report_facts.gather(tables)
+    parts = sections(tables, facts)
     content = {
-        "report.txt": text.text_of(facts, report="report.html").encode("ascii"),
-        "report.md": markdown.markdown_of(facts).encode(),
-        "report.html": page.page_of(facts, tables).encode(),
-        "summary.json": summary_json.json_of(facts).encode("ascii"),
+        "report.txt": text.text_of(facts, parts, report="report.html").encode("ascii"),
+        "report.md": markdown.markdown_of(facts, parts).encode(),
+        "report.html": page.page_of(facts, parts, tables).encode(),
+        "summary.json": summary_json.json_of(facts, parts).encode("ascii"),
     }
     for name, table in tables.items():
         stream = io.BytesIO()

@@ -1,14 +1,16 @@
 """A figure's specification drawn by matplotlib, for machines without a browser.
 
-Draws what our figures use of plotly.js: lines, markers and closed shapes on one x axis and stacked y axes.
+Draws what `reports.figure` makes of plotly.js: boxes, lines, marks and texts on one x axis and stacked
+y axes.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from html import unescape
 from typing import TYPE_CHECKING, Any, Final
+
+from reports.scales import ticks_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,60 +23,77 @@ _MARKERS: Final = {
     "line-ew-open": "_",
     "line-ns-open": "|",
     "x-thin-open": "x",
+    "triangle-up": "^",
+    "triangle-down": "v",
 }
 _DASHES: Final = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+_SHIFT: Final = {"bottom": 3, "middle": 0, "top": -3}
+_RULE: Final = "#d8dee4"
+_DOTS: Final = 72 / 100
+"""Points of a CSS pixel, at 100 pixels an inch."""
 
 
-def draw_png(spec: Mapping[str, Any], title: str, finding: str, width: int) -> bytes:
+def draw_png(spec: Mapping[str, Any], finding: Sequence[str], title: str, width: int) -> bytes:
     """Draw a specification.
 
     Args:
         spec: ``data`` and ``layout``, colours resolved.
+        finding: What it shows, in lines; stands above the title.
         title: What is drawn.
-        finding: What it shows; stands above the title.
         width: Width in CSS pixels; the PNG has twice as many dots.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     layout = spec["layout"]
-    height = layout["height"] + 70
+    head = 21 * len(finding) + 34
+    height = layout["height"] + head
     figure = Figure(figsize=(width / 100, height / 100), dpi=200, facecolor="white")
     FigureCanvasAgg(figure)
     margin = layout["margin"]
-    left, right = max(margin["l"], 110) / width, 1 - margin["r"] / width
-    bottom, top = margin["b"] / height, 1 - (margin["t"] + 70) / height
+    left, right = margin["l"] / width, 1 - margin["r"] / width
+    bottom, top = margin["b"] / height, 1 - (margin["t"] + head) / height
     panels: dict[str, Axes] = {}
     for key in [key for key in layout if key.startswith("yaxis")]:
         axis = layout[key]
         low, high = axis.get("domain", (0, 1))
         place = (left, bottom + low * (top - bottom), right - left, (high - low) * (top - bottom))
         panels["y" + key.removeprefix("yaxis")] = _panel(figure.add_axes(place), axis, layout["xaxis"])
-    below = panels.get(layout["xaxis"].get("anchor", "y"), next(iter(panels.values())))
+    below = panels[layout["xaxis"].get("anchor", "y")]
     for panel in panels.values():
         if panel is not below:
             panel.tick_params(labelbottom=False)
-    below.set_xlabel(layout["xaxis"]["title"]["text"])
+    below.set_xlabel(layout["xaxis"].get("title", {}).get("text", ""))
     keys = {}
     for trace in spec["data"]:
         drawn = _trace(panels[trace.get("yaxis", "y")], trace)
-        if layout.get("showlegend") and trace.get("showlegend", True):
-            keys[_plain(trace["name"])] = drawn
+        if drawn is not None and layout["showlegend"] and trace.get("showlegend", True):
+            keys[unescape(trace["name"])] = drawn
+    paper = figure.add_axes((left, bottom, right - left, top - bottom))
+    paper.set_axis_off()
     for note in layout.get("annotations", ()):
-        at = bottom + note["y"] * (top - bottom) + 0.003
-        figure.text(left, at, _plain(note["text"]), fontsize=10, va="bottom", parse_math=False)
-    figure.text(0.012, 1 - 14 / height, finding, fontsize=13, weight="bold", va="top", parse_math=False)
-    figure.text(0.012, 1 - 42 / height, title, fontsize=10, va="top", parse_math=False)
+        _note(note, paper if note["yref"] == "paper" else panels[note["yref"]])
+    for place_, line in enumerate(finding):
+        figure.text(
+            0.012,
+            1 - (10 + 21 * place_) / height,
+            line,
+            fontsize=12,
+            weight="bold",
+            va="top",
+            parse_math=False,
+        )
+    figure.text(0.012, 1 - (12 + 21 * len(finding)) / height, title, fontsize=10, va="top", parse_math=False)
     if keys:
-        columns = 5 if max(map(len, keys)) < 24 else 2
-        corner = (left, 1 - 62 / height)
+        corner = (left, 1 - (head - 4) / height)
         legend = figure.legend(
             list(keys.values()),
             list(keys),
             loc="upper left",
             bbox_to_anchor=corner,
-            ncols=columns,
+            ncols=max(1, int(110 / (8 + max(map(len, keys))))),
             frameon=False,
+            borderpad=0,
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
@@ -86,79 +105,99 @@ def draw_png(spec: Mapping[str, Any], title: str, finding: str, width: int) -> b
 
 def _panel(panel: Axes, axis: Mapping[str, Any], across: Mapping[str, Any]) -> Axes:
     panel.set_axisbelow(True)
-    panel.grid(color="#d8dee4", linewidth=0.8)
+    panel.patch.set_alpha(0)
+    if axis.get("showgrid", True):
+        panel.grid(axis="y", color=_RULE, linewidth=0.8)
+    if across.get("showgrid", True):
+        panel.grid(axis="x", color=_RULE, linewidth=0.8)
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
     panel.set_xlim(*across["range"])
     panel.set_ylim(*axis["range"])
-    if "tickvals" in axis:
-        panel.set_yticks(axis["tickvals"], [_plain(text) for text in axis["ticktext"]], parse_math=False)
-    else:
-        panel.yaxis.set_major_formatter("{x:,.0f}")
-    if "tickvals" in across:
-        panel.set_xticks(across["tickvals"], [_plain(text) for text in across["ticktext"]])
+    for described, put in ((axis, panel.set_yticks), (across, panel.set_xticks)):
+        if "tickvals" in described:
+            put(described["tickvals"], [unescape(text) for text in described["ticktext"]], parse_math=False)
+        else:
+            ticks = _ticks(described)
+            put([value for value, _ in ticks], [text for _, text in ticks])
     panel.set_ylabel(axis.get("title", {}).get("text", ""))
     return panel
 
 
+def _ticks(axis: Mapping[str, Any]) -> list[tuple[float, str]]:
+    low, high = axis["range"]
+    return ticks_between(low, high, axis.get("nticks", 10))
+
+
 def _trace(panel: Axes, trace: Mapping[str, Any]) -> Any:
+    if trace["type"] == "bar":
+        return _boxes(panel, trace)
+    if trace["mode"] == "text":
+        for across, up, text in zip(trace["x"], trace["y"], trace["text"], strict=True):
+            panel.annotate(text, (across, up), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        return None
     x, y = _gaps(trace["x"]), _gaps(trace["y"])
-    if trace.get("fill") == "toself":
-        return _shapes(panel, trace)
     if trace["mode"] == "lines":
         line = trace["line"]
-        (drawn,) = panel.plot(x, y, linestyle=_DASHES[line.get("dash", "solid")], color=line.get("color"))
-        drawn.set_linewidth(line.get("width", 2) * 0.7)
+        (drawn,) = panel.plot(x, y, linestyle=_DASHES[line.get("dash", "solid")], color=line["color"])
+        drawn.set_linewidth(line["width"] * _DOTS)
+        drawn.set_alpha(trace.get("opacity", 1))
         if line.get("shape") == "hv":
             drawn.set_drawstyle("steps-post")
         return drawn
     marker = trace["marker"]
-    symbol = marker.get("symbol", "circle")
-    sizes = marker["size"] if isinstance(marker["size"], list) else [marker["size"]] * len(x)
+    symbol = marker["symbol"]
     colour = {"facecolors": "none", "edgecolors": marker["color"]} if symbol == "diamond-open" else {}
-    points = panel.scatter(
+    return panel.scatter(
         x,
         y,
-        s=[(0.72 * size) ** 2 for size in sizes],
+        s=(_DOTS * marker["size"]) ** 2,
         marker=_MARKERS[symbol],
-        alpha=marker.get("opacity", 1),
         clip_on=trace.get("cliponaxis", True),
         **(colour or {"color": marker["color"]}),
         zorder=3,
     )
-    if "text" in trace["mode"]:
-        for across, up, text, size in zip(x, y, trace["text"], sizes, strict=True):
-            panel.annotate(
-                text, (across, up), (0, size * 0.36 + 3), textcoords="offset points", ha="center", fontsize=9
-            )
-    return points
 
 
-def _shapes(panel: Axes, trace: Mapping[str, Any]) -> Any:
-    from matplotlib.collections import PolyCollection
+def _boxes(panel: Axes, trace: Mapping[str, Any]) -> Any:
+    edge = trace["marker"]["line"]
+    return panel.barh(
+        trace["y"],
+        trace["x"],
+        trace["width"],
+        trace["base"],
+        color=_colour(trace["marker"]["color"]),
+        edgecolor=_colour(edge["color"]),
+        linewidth=edge["width"] * _DOTS,
+    )
 
-    shapes: list[list[tuple[float, float]]] = [[]]
-    for x, y in zip(trace["x"], trace["y"], strict=True):
-        if x is None:
-            shapes.append([])
-        else:
-            shapes[-1].append((x, y))
-    drawn = PolyCollection([shape for shape in shapes if shape])
-    drawn.set_facecolor(_rgba(trace["fillcolor"]))
-    drawn.set_edgecolor(_rgba(trace["line"]["color"]))
-    drawn.set_linewidth(trace["line"]["width"])
-    panel.add_collection(drawn, autolim=False)
-    return drawn
+
+def _note(note: Mapping[str, Any], panel: Axes) -> None:
+    text = unescape(note["text"])
+    bold = text.startswith("<b>")
+    font = note.get("font", {})
+    panel.annotate(
+        text.replace("<b>", "", 1).replace("</b>", "", 1),
+        (note["x"], note["y"]),
+        (note.get("xshift", 0) * _DOTS, note.get("yshift", 0) * _DOTS + _SHIFT[note["yanchor"]]),
+        textcoords="offset points",
+        ha=note["xanchor"],
+        va={"middle": "center"}.get(note["yanchor"], note["yanchor"]),
+        fontsize=9.5,
+        weight="bold" if bold else "normal",
+        color=_colour(font.get("color", "#1b1f24")),
+        annotation_clip=False,
+        parse_math=False,
+    )
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:
     return [float("nan") if value is None else value for value in values]
 
 
-def _plain(text: str) -> str:
-    return unescape(re.sub(r"<br>", " ", text))
-
-
-def _rgba(text: str) -> tuple[float, float, float, float]:
+def _colour(text: str) -> Any:
+    """A colour as matplotlib takes it: plotly's ``rgba(...)`` as four numbers."""
+    if not text.startswith("rgba("):
+        return text
     red, green, blue, alpha = (float(part) for part in text[5:-1].split(","))
     return (red / 255, green / 255, blue / 255, alpha)

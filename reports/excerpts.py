@@ -1,82 +1,87 @@
-"""The few rows of long tables that the page prints: longest walks, first missed mappings, quality by kind."""
+"""The tables of the documents: strategies, quantiles, causes, the worst walks, waits, quality, provenance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
 
 from reports import node_words
+from reports.distribution import QUANTILES
 from reports.facts import COLUMNS, Facts, ranges
-from reports.words import cell, provenance
+from reports.grid import Grid, grid
+from reports.words import provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
-Kind: TypeAlias = Literal["n", "bad", "wide", ""]
+    from reports.distribution import Distribution
+    from reports.wait_facts import Waits
+
 MAX_MISSES: Final = 20
-MAX_ROWS: Final = 200
-
-
-@dataclass(frozen=True)
-class Heading:
-    """Head of one column; kinds: ``n`` numbers, ``bad`` numbers better 0, ``wide`` text that may wrap."""
-
-    name: str
-    kind: Kind
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A small table of unescaped strings; ``caption`` says what it shows and what it leaves out."""
-
-    columns: Sequence[Heading]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-def grid(columns: str, rows: Sequence[Sequence[str]], caption: str = "") -> Grid:
-    """A grid from column names in one string, each with its kind: ``name`` or ``name:n``."""
-    kinds: dict[str, Kind] = {"n": "n", "bad": "bad", "wide": "wide", "": ""}
-    parts = [column.strip().partition(":") for column in columns.split(",")]
-    headings = [Heading(name, kinds[kind]) for name, _, kind in parts]
-    cut = f"First {MAX_ROWS} of {len(rows):,} rows." if len(rows) > MAX_ROWS else ""
-    return Grid(headings, rows[:MAX_ROWS], " ".join(filter(None, (caption, cut))))
+AFTER: Final = "Times: seconds after the first event of the capture."
 
 
 def strategies(facts: Facts) -> Grid:
     """The strategy table, all columns."""
+    keys = [column for column, _ in COLUMNS]
     rows = [
-        [
-            row["strategy"],
-            *(cell(row[column]) for column, _ in COLUMNS),
-            row["evidence"],
-            cell(row["iterations_total"]),
-        ]
+        [row["strategy"], *(row[key] for key in keys), row["evidence"], row["iterations_total"]]
         for row in facts.rows
     ]
-    names = ",".join(f"{name}:{'bad' if name == 'missed' else 'n'}" for _, name in COLUMNS)
-    return grid(f"strategy,{names},evidence,iterations in all:n", rows)
+    kinds = {"missed": "bad"}
+    names = ",".join(f"{name}={key}:{kinds.get(name, 'n')}" for key, name in COLUMNS)
+    return grid("strategies", f"strategy,{names},evidence,iterations in all=iterations_total:n", rows)
+
+
+def quantiles(name: str, found: Mapping[str, Distribution], facts: Facts, of: str, kind: str) -> Grid:
+    """How a number is distributed, a row a strategy.
+
+    Args:
+        name: Key of the grid.
+        found: The distributions.
+        facts: For the order of the strategies.
+        of: What has the number: ``loops`` or ``walks``.
+        kind: How the numbers read: ``n`` or ``ms``.
+    """
+    shares = ",".join(f"{each}={each.replace(' %', '_percent')}:{kind}" for each, _ in QUANTILES)
+    rows = [
+        [each, found[each].count, found[each].bins[0].least, *found[each].quantiles, found[each].most]
+        for each in facts.strategies
+        if each in found
+    ]
+    unit = "In ms. " if kind == "ms" else ""
+    caption = (
+        f"{unit}Of {of} whose value is known: the value at or below which half, 90 % and 99 % of them lie."
+    )
+    return grid(name, f"strategy,{of}:n,least:{kind},{shares},most:{kind}", rows, caption)
 
 
 def nodes(facts: Facts) -> list[Grid]:
     """Walks over every node that were asked for: a table a moment."""
-    names = ",".join(f"{name}:{'bad' if name == 'missed' else 'n'}" for _, name in node_words.COLUMNS)
+    names = ",".join(
+        f"{name}={key}:{'bad' if name == 'missed' else 'n'}" for key, name in node_words.COLUMNS
+    )
     return [
         grid(
+            f"nodes_{moment}",
             f"strategy,{names}",
-            [[row["strategy"], *(cell(row[column]) for column, _ in node_words.COLUMNS)] for row in rows],
+            [[row["strategy"], *(row[key] for key, _ in node_words.COLUMNS)] for row in rows],
             sentence,
         )
-        for sentence, rows in node_words.moments(facts.nodes)
+        for moment, sentence, rows in node_words.moments(facts.nodes)
     ]
 
 
 def causes(facts: Facts) -> Grid:
     """Missed mappings by strategy and cause."""
-    rows = [[miss.strategy, miss.cause or "not known", str(miss.mappings)] for miss in facts.misses]
-    return grid("strategy,what moved or split the VMA,mappings missed:n", rows, "Summed over all walks.")
+    rows = [[miss.strategy, miss.cause, miss.mappings] for miss in facts.misses]
+    caption = (
+        "Summed over all walks. Since: the event since which the mapping's VMA is passed by; -: not known."
+    )
+    return grid("causes", "strategy,since=cause,mappings missed=mappings:n", rows, caption)
 
 
 def missed(miss: pa.Table, facts: Facts) -> Grid:
@@ -84,19 +89,21 @@ def missed(miss: pa.Table, facts: Facts) -> Grid:
     rows = [
         [
             row["strategy"],
-            str(row["walk_id"]),
-            f"{row['address']:#x}",
+            row["walk_id"],
+            row["address"],
             f"{row['vm_start']:#x}-{row['vm_end']:#x}",
-            row["cause_event"] or "not known",
-            _seconds(row["cause_ts_ns"], facts),
-            cell(row["cause_pid"]),
+            row["cause_event"],
+            facts.after(row["cause_ts_ns"]),
+            row["cause_pid"],
         ]
         for row in miss.slice(0, MAX_MISSES).to_pylist()
     ]
-    caption = (
-        f"{len(rows)} of {len(miss):,} rows of tables/miss.parquet. Times: seconds after the first event."
+    caption = f"{len(rows)} of {len(miss):,} rows of tables/miss.parquet. {AFTER}"
+    columns = (
+        "strategy,walk=walk_id,address:x,VMA (end exclusive)=vma,since=cause,at s=cause_at_ns:s,"
+        "by pid=cause_pid"
     )
-    return grid("strategy,walk:n,address,VMA (end exclusive),cause,cause at s:n,by pid:n", rows, caption)
+    return grid("missed_mappings", columns, rows, caption, "The first missed mappings")
 
 
 def longest_walks(facts: Facts) -> Grid:
@@ -106,26 +113,80 @@ def longest_walks(facts: Facts) -> Grid:
     """
     rows = [
         [
-            str(row["walk_id"]),
-            _seconds(row["ts_ns"], facts),
-            cell(row["cpu"]),
-            cell(row["pid"]),
-            row["comm"] or "-",
-            row["caller"] or "-",
-            cell(row["loops"]),
-            cell(row["iterations_total"]),
-            cell(row["iterations_max"]),
-            "-" if row["observed_ns"] is None else f"{row['observed_ns'] / 1e6:.3f}",
+            row["walk_id"],
+            facts.after(row["ts_ns"]),
+            row["cpu"],
+            row["pid"],
+            row["comm"],
+            row["caller"],
+            row["loops"],
+            row["iterations_total"],
+            row["iterations_max"],
+            row["observed_ns"],
         ]
         for row in facts.worst.rows
     ]
     most = "the longest time" if facts.worst.by_time else f"most iterations in row {facts.worst.strategy}"
     caption = (
-        f"The {len(rows)} walks with {most}. Times: seconds after the first event. "
+        f"The {len(rows)} walks with {most}. {AFTER} "
         "Took: from entry to return in the capture, the probes' own cost included."
     )
-    columns = "walk:n,at s:n,cpu:n,pid:n,comm:wide,caller,loops:n,iterations:n,most in a loop:n,took ms:n"
-    return grid(columns, rows, caption)
+    columns = (
+        "walk=walk_id,at s=at_ns:s,cpu,pid,comm:wide,caller,loops:n,iterations=iterations_total:n,"
+        "most in a loop=iterations_max:n,took ms=observed_ns:ms"
+    )
+    return grid("worst_walks", columns, rows, caption)
+
+
+def waiters(waits: Waits) -> Grid:
+    """Who waited for the locks, most time lost first."""
+    rows = [
+        [
+            row["comm"],
+            row["doing"],
+            "change the trees" if row["is_write"] else "walk a tree",
+            row["tasks"],
+            row["waits"],
+            row["lost_ns"],
+            row["longest_ns"],
+            row["behind_ns"],
+        ]
+        for row in waits.groups
+    ]
+    columns = (
+        "task=comm:wide,waits in=doing,to=purpose,tasks:n,waits:n,lost ms=lost_ns:ms,"
+        "longest ms=longest_ns:ms,while a walk ran ms=behind_ns:ms"
+    )
+    return grid("waiters", columns, rows, "Waits that outlast spinning (lock:contention_begin, _end).")
+
+
+def blocking_walks(waits: Waits, walk: pa.Table, facts: Facts) -> Grid:
+    """The walks behind which most time was lost."""
+    numbers = [row["walk_id"] for row in waits.walks]
+    once = pl.DataFrame(walk.select(["walk_id", "ts_ns", "comm", "caller", "observed_ns"])).unique("walk_id")
+    known = {
+        row["walk_id"]: row for row in once.filter(pl.col("walk_id").is_in(numbers)).iter_rows(named=True)
+    }
+    rows: list[Sequence[Any]] = []
+    for row in waits.walks:
+        own = known.get(row["walk_id"], dict.fromkeys(once.columns))
+        rows.append(
+            [
+                row["walk_id"],
+                facts.after(own["ts_ns"]),
+                own["comm"],
+                own["caller"],
+                own["observed_ns"],
+                row["waits"],
+                row["tasks"],
+                row["lost_ns"],
+            ]
+        )
+    columns = (
+        "walk=walk_id,at s=at_ns:s,comm:wide,caller,took ms=observed_ns:ms,waits:n,tasks:n,lost ms=lost_ns:ms"
+    )
+    caption = f"Each wait counts for the walk that it overlaps longest. {AFTER}"
+    return grid("blocking_walks", columns, rows, caption, "The walks behind which most time was lost")
 
 
 def quality(facts: Facts) -> Grid:
@@ -134,19 +195,17 @@ def quality(facts: Facts) -> Grid:
         [
             note.severity,
             note.kind,
-            cell(note.count),
-            ranges(note.cpus) or "-",
-            _seconds(note.start_ns, facts),
-            _seconds(note.end_ns, facts),
+            note.count,
+            ranges(note.cpus) or None,
+            facts.after(note.start_ns),
+            facts.after(note.end_ns),
             note.effect,
         ]
         for note in facts.notes
     ]
-    caption = (
-        "Times: seconds after the first event, from the first range to the last. "
-        "-: not known, open, or not one CPU."
-    )
-    return grid("severity,kind,how many:n,cpu,from s:n,to s:n,effect:wide", rows, caption)
+    caption = f"{AFTER} -: not known, open, or not one CPU."
+    columns = "severity,kind,how many=count:n,cpu,from s=from_ns:s,to s=to_ns:s,effect:wide"
+    return grid("limits", columns, rows, caption)
 
 
 def origin(facts: Facts) -> Grid:
@@ -159,9 +218,4 @@ def origin(facts: Facts) -> Grid:
         ("trace clock", "no event" if first is None or last is None else f"{first} to {last} ns"),
         ("page offset", capture["page_offset_rule"] or "not known"),
     ]
-    return grid("what,value:wide", rows)
-
-
-def _seconds(ts_ns: int | None, facts: Facts) -> str:
-    first = facts.capture["first_ts_ns"]
-    return "-" if ts_ns is None or first is None else f"{(ts_ns - first) / 1e9:.6f}"
+    return grid("provenance", "what,value:wide", rows)

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports import walk_facts
+from reports import wait_facts, walk_facts
+from reports.distribution import distributions
+from reports.example import examples
+from schemas.walks import OBSERVED, STOCK_STRATEGY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
+    from reports.distribution import Distribution
+    from reports.example import Example
+    from reports.wait_facts import Waits
     from reports.walk_facts import FirstCause, Worst
-
-OBSERVED: Final = "observed"
 
 COLUMNS: Final = (
     ("time_ms_max", "Time_ms"),
@@ -102,6 +106,11 @@ class Facts:
         worst: The walks with most iterations: as the kernel counted, else under its own strategy, else the
             first in the table.
         spread: For each strategy, loops by iterations: none, 1, 2-3, 4-7 and so on.
+        iterations: For each strategy, how iterations are distributed over the loops.
+        holds: For each strategy, how lock holds (ns) are distributed over the loops; empty: not known.
+        times: For each strategy, how durations (ns) are distributed over the walks; empty: not known.
+        examples: For each strategy that misses, one missed mapping of which all is known.
+        waits: Who waited for the locks; None: the capture does not tell.
         nodes: Table ``node_summary``; empty: nobody asked for walks over every node.
     """
 
@@ -112,7 +121,36 @@ class Facts:
     firsts: Mapping[str, FirstCause]
     worst: Worst
     spread: Mapping[str, Sequence[int]]
+    iterations: Mapping[str, Distribution]
+    holds: Mapping[str, Distribution]
+    times: Mapping[str, Distribution]
+    examples: Mapping[str, Example]
+    waits: Waits | None
     nodes: Sequence[Mapping[str, Any]]
+
+    @property
+    def ran(self) -> str | None:
+        """The strategy that the kernel ran, as seen, or else what stock kernels with its tree key run."""
+        native: str | None = self.capture["native_strategy"]
+        return native or STOCK_STRATEGY.get(self.capture["page_offset_rule"] or "")
+
+    @property
+    def ran_words(self) -> str:
+        """The same in words that say how it is known."""
+        seen = self.capture["native_strategy"] is not None
+        return (
+            f"{self.ran}, {'which the kernel runs' if seen else 'which stock kernels with its tree key run'}"
+        )
+
+    def after(self, ts_ns: int | None) -> int | None:
+        """A time of the trace clock as ns after the first event; None: not known."""
+        first = self.capture["first_ts_ns"]
+        return None if ts_ns is None or first is None else ts_ns - first
+
+    def second(self, ts_ns: int) -> str:
+        """A time of the trace clock in seconds after the first event, three decimals."""
+        after = self.after(ts_ns)
+        return "?" if after is None else f"{after / 1e9:.3f}"
 
     @property
     def strategies(self) -> list[str]:
@@ -130,12 +168,13 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
     """Take the facts of the documents from the result tables.
 
     Args:
-        tables: Result tables by name; ``capture`` (one row), ``summary``, ``walk``, ``loop``, ``miss`` and
-            ``quality`` are read, and ``node_summary`` where it is.
+        tables: Result tables by name; ``capture`` (one row), ``summary``, ``walk``, ``loop``, ``miss``,
+            ``rmap_item``, ``avc`` and ``quality`` are read, ``wait`` and ``node_summary`` where they are.
     """
     capture = tables["capture"].to_pylist()[0]
     rows = tables["summary"].to_pylist()
-    preferred = [OBSERVED, capture["native_strategy"], "full", *(row["strategy"] for row in rows)]
+    names = [row["strategy"] for row in rows]
+    preferred = [OBSERVED, capture["native_strategy"], "full", *names]
     return Facts(
         capture=capture,
         rows=rows,
@@ -144,6 +183,11 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         firsts=walk_facts.first_causes(tables["miss"], capture["first_ts_ns"]),
         worst=walk_facts.worst_walks(tables["walk"], preferred),
         spread=walk_facts.spread(tables["loop"]),
+        iterations=distributions(tables["loop"], "iterations"),
+        holds=walk_facts.holds(tables["loop"]),
+        times=walk_facts.times(tables["walk"]),
+        examples=examples(tables, names),
+        waits=wait_facts.waits(tables["wait"]) if "wait" in tables else None,
         nodes=tables["node_summary"].to_pylist() if "node_summary" in tables else [],
     )
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports.facts import OBSERVED
 from schemas.fleet import FAILED, STATUS
+from schemas.walks import OBSERVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,14 +6,16 @@ import math
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports import fleet_text, svg
-from reports.excerpts import Grid, grid
+from reports import fleet_text, svg_picture
+from reports.escape import plotly_label
+from reports.figure import axis_title, layout, lines
+from reports.grid import Grid, grid
+from reports.page import environment
 from reports.palette import strategy_colour
+from reports.scales import count_ticks
 from reports.words import cell
-from schemas.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,32 +26,30 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 MAX_PICTURES: Final = 12
 """Kernel releases that are drawn, those with most captures."""
 
-_DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
+_DASHES: Final = ("solid", "dash", "dot", "dashdot")
 
 
 def page_of(facts: FleetFacts) -> str:
     """Render the report; the same for the same facts."""
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FunctionLoader(_asset),
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
     drawn = [name for name, _ in facts.kernels[:MAX_PICTURES]]
-    return environment.get_template("fleet.html").render(
-        policy=POLICY,
-        css=Markup(_asset("page.css")),
-        head=[line.replace("\n", "") for line in fleet_text.head(facts)],
-        verdict=fleet_text.verdict(facts),
-        text_form=escape(fleet_text.text_of(facts)),
-        strategies=_strategies(facts),
-        causes=_causes(facts),
-        releases=_releases(facts),
-        pictures=[_picture(facts, release) for release in drawn if _curves(facts, release)],
-        undrawn=max(0, len(facts.kernels) - MAX_PICTURES),
-        longest=[(_link(row), fleet_text.longest(row)) for row in facts.longest],
-        missing=[(_link(row), fleet_text.missing(row)) for row in facts.missing],
-        failures=_failures(facts),
+    return (
+        environment()
+        .get_template("fleet.html")
+        .render(
+            policy=POLICY,
+            css=Markup(_asset("page.css")),
+            head=[line.replace("\n", "") for line in fleet_text.head(facts)],
+            verdict=fleet_text.verdict(facts),
+            text_form=escape(fleet_text.text_of(facts)),
+            strategies=_strategies(facts),
+            causes=_causes(facts),
+            releases=_releases(facts),
+            pictures=[_picture(facts, release) for release in drawn if _curves(facts, release)],
+            undrawn=max(0, len(facts.kernels) - MAX_PICTURES),
+            longest=[(_link(row), fleet_text.longest(row)) for row in facts.longest],
+            missing=[(_link(row), fleet_text.missing(row)) for row in facts.missing],
+            failures=_failures(facts),
+        )
     )
 
 
@@ -58,6 +58,7 @@ def _strategies(facts: FleetFacts) -> Grid:
     columns = (*counts, "answered", "missing", "found", "missed")
     rows = [[row["strategy"], *(cell(row[column]) for column in columns)] for row in facts.strategies]
     return grid(
+        "strategies",
         "strategy,captures:n,walks:n,loops:n,most iterations in a loop:n,longest walk ms:n,"
         "answered:n,misses in:bad,found:n,missed:bad",
         rows,
@@ -71,7 +72,7 @@ def _causes(facts: FleetFacts) -> Grid:
         [row["strategy"], row["cause_event"] or "not known", cell(row["captures"]), cell(row["mappings"])]
         for row in facts.causes
     ]
-    return grid("strategy,what moved or split the VMA,captures:n,mappings missed:n", rows)
+    return grid("causes", "strategy,what moved or split the VMA,captures:n,mappings missed:n", rows)
 
 
 def _releases(facts: FleetFacts) -> Grid:
@@ -87,6 +88,7 @@ def _releases(facts: FleetFacts) -> Grid:
         for row in facts.releases
     ]
     return grid(
+        "releases",
         "kernel,strategy,measure,captures:n,loops or walks:n,50 %:n,90 %:n,99 %:n",
         rows,
         "Of all loops, or walks, of all captures together. Quantiles are upper ends of bins: exact up to 15, "
@@ -100,6 +102,7 @@ def _failures(facts: FleetFacts) -> Grid:
         for row in facts.failures
     ]
     return grid(
+        "failures",
         "status,kind,what:wide,captures:n,first of them:wide",
         rows,
         "captures.parquet and captures.txt list every capture.",
@@ -121,20 +124,32 @@ def _picture(facts: FleetFacts, release: str | None) -> dict[str, Any]:
     """Share of loops with at most so many iterations: a line a strategy, each with its own dash."""
     curves = _curves(facts, release)
     most = max(points[-1][0] for _, points in curves)
-    x = svg.Axis(0.0, max(1.0, svg.log_ticks(most)[-1][0] + 1), 62, 700, svg.log_ticks(most))
-    y = svg.Axis(0, 1, 250, 20, [(share / 4, f"{share * 25} %") for share in range(5)])
-    parts = [svg.grid(x, y, "iterations of an inner loop (log)", "loops with at most so many")]
+    ticks = count_ticks(1, most)
+    end = max(1.0, ticks[-1][0] + 1)
+    data = []
     for place, (name, points) in enumerate(curves):
-        colour, dash = strategy_colour(name, place), _DASHES[place % len(_DASHES)]
-        line = [(0.0, 0.0), *((math.log10(max(1, high)), share) for high, share in points), (x.high, 1.0)]
-        parts.append(svg.steps(x, y, line, colour, dash))
-        key_x, key_y = svg.Axis(0, 1, 715, 745, []), svg.Axis(0, 1, 40 + 20 * place, 0, [])
-        parts.append(svg.steps(key_x, key_y, [(0, 0), (1, 0)], colour, dash))
-        parts.append(svg.text(750, 44 + 20 * place, name, "start"))
+        line = [(0.0, 0.0), *((math.log10(max(1, high)), share) for high, share in points), (end, 1.0)]
+        across, up = [x for x, _ in line], [y for _, y in line]
+        shape = {"shape": "hv", "dash": _DASHES[place % len(_DASHES)]}
+        data.append(lines(across, up, plotly_label(name), strategy_colour(name, place), line=shape))
+    axis: dict[str, Any] = {
+        "title": axis_title("iterations of an inner loop (log)"),
+        "range": [0, end],
+        "tickvals": [value for value, _ in ticks],
+        "ticktext": [text for _, text in ticks],
+    }
+    shares = [share / 4 for share in range(5)]
+    share_axis: dict[str, Any] = {
+        "title": axis_title("loops with at most so many"),
+        "range": [0, 1],
+        "tickvals": shares,
+        "ticktext": [f"{share:.0%}" for share in shares],
+    }
+    spec = {"data": data, "layout": layout(330, 70, 40, showlegend=True, xaxis=axis, yaxis=share_axis)}
     title = release or "kernel not known"
     ends = ", ".join(f"{name} {points[-1][0]:,}" for name, points in curves)
     alt = f"Iterations of the inner loops of {title}; all are at most: {ends}."
-    return {"title": title, "picture": Markup(svg.picture(300, alt, *parts))}
+    return {"title": title, "picture": Markup(svg_picture.draw(spec, alt))}
 
 
 def _asset(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from reports import facts as report_facts
-from reports import node_words, words
+from reports import sections, words
 from reports.escape import markdown
 from reports.facts import COLUMNS, Facts
 from reports.words import cell
@@ -15,53 +15,50 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from reports.section import Section
+
 MAX_LISTED: Final = 30
-MAX_WORST: Final = 3
 
 
 def render_markdown(tables: Mapping[str, pa.Table]) -> str:
     """Render the report as Markdown; the same for the same tables, with a final newline."""
-    return markdown_of(report_facts.gather(tables))
+    facts = report_facts.gather(tables)
+    return markdown_of(facts, sections.sections(tables, facts))
 
 
-def markdown_of(facts: Facts) -> str:
-    """As `render_markdown`, from facts already gathered."""
-    legend = [
-        *words.measures(facts),
-        *(f"{word}: {text}." for word, text in words.evidence(facts)),
-    ]
+def markdown_of(facts: Facts, parts: Sequence[Section]) -> str:
+    """As `render_markdown`, from facts and sections already made."""
+    legend = [*words.measures(facts), *(f"{word}: {text}." for word, text in words.evidence(facts))]
     blocks = [
-        "### rmap_walk_ksm() replayed from a capture",
-        " ".join(markdown(sentence) for sentence in words.verdict(facts)),
-        strategy_table(facts.rows),
-        bullets(legend),
+        f"### rmap\\_walk\\_ksm() replayed: {words.counts(facts)}",
+        bullets(words.verdict(facts)),
+        *([strategy_table(facts.rows), bullets(legend)] if facts.rows else []),
     ]
-    blocks += _nodes(facts)
-    if facts.worst.rows:
-        title, lines = words.worst_walks(facts, MAX_WORST)
-        blocks += [markdown(title), bullets(lines)]
-    if facts.misses:
-        causes = [miss.sentence for miss in facts.misses]
-        blocks += ["What made the mappings be missed:", bullets(_first(causes, "tables/miss.parquet"))]
-    if facts.notes:
-        limits = [f"{note.severity}: {note.head}: {note.effect}" for note in facts.notes]
-        blocks += ["What limits the evidence:", bullets(_first(limits, "tables/quality.parquet"))]
-    else:
-        blocks.append("Nothing is known to limit the evidence.")
-    blocks.append(table(("provenance", ""), words.provenance(facts), "--"))
+    for part in parts:
+        if part.name not in ("strategies", "provenance"):
+            blocks += _section(part)
+    blocks += ["#### Where this comes from", table(("", ""), words.short_provenance(facts), "--")]
     return "\n\n".join(blocks) + "\n"
 
 
-def _nodes(facts: Facts) -> list[str]:
-    """Walks over every node that were asked for: a table a moment."""
-    header = ("strategy", *(name for _, name in node_words.COLUMNS))
-    blocks = [f"{markdown(node_words.TITLE)}:"] if facts.nodes else []
-    for sentence, rows in node_words.moments(facts.nodes):
-        body = [(row["strategy"], *(cell(row[column]) for column, _ in node_words.COLUMNS)) for row in rows]
-        blocks.append(markdown(sentence))
-        if rows:
-            blocks.append(table(header, body, "-" + "r" * len(node_words.COLUMNS)))
-    return [*blocks, bullets(node_words.MEASURES)] if facts.nodes else []
+def _section(part: Section) -> list[str]:
+    """Heading, sentences and the first tables, long ones cut."""
+    blocks = [f"#### {markdown(part.title)}"]
+    if part.sentences:
+        blocks.append(" ".join(map(markdown, part.sentences)))
+    elif not part.grids:
+        return [*blocks, markdown(part.empty)] if part.empty else []
+    for each in part.grids:
+        if each.caption and part.as_tables:
+            blocks.append(markdown(each.caption))
+        if not each.rows:
+            continue
+        header = [column.name for column in each.columns]
+        align = "".join("r" if column.is_number else "-" for column in each.columns)
+        blocks.append(table(header, each.texts()[:MAX_LISTED], align))
+        if len(each.rows) > MAX_LISTED:
+            blocks.append(f"{len(each.rows) - MAX_LISTED} more rows in report.html.")
+    return blocks
 
 
 def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -69,13 +66,6 @@ def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     header = ("strategy", *(name for _, name in COLUMNS), "evidence")
     body = [(row["strategy"], *(cell(row[column]) for column, _ in COLUMNS), row["evidence"]) for row in rows]
     return table(header, body, "-" + "r" * len(COLUMNS) + "-")
-
-
-def _first(lines: Sequence[str], place: str) -> Sequence[str]:
-    """The first lines, and where the others are."""
-    if len(lines) <= MAX_LISTED:
-        return lines
-    return [*lines[:MAX_LISTED], f"{len(lines) - MAX_LISTED} more in {place}"]
 
 
 def bullets(lines: Iterable[str]) -> str:

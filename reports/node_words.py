@@ -1,4 +1,4 @@
-"""What the documents say of walks that nobody captured: table ``node_summary`` in words and as grids."""
+"""What the documents say of walks that nobody captured: table ``node_summary`` in words."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _EVIDENCE: Final = {"exact": "as the probes tell", "modelled": "modelled by the 
 _WHEN: Final = {"worst": "each at its worst moment", "end": "at the end of the capture"}
 
 
-def moments(rows: Rows) -> list[tuple[str, Rows]]:
-    """For each moment a sentence that says which nodes these are, and its rows where there is a walk."""
-    found: list[tuple[str, Rows]] = []
+def moments(rows: Rows) -> list[tuple[str, str, Rows]]:
+    """For each moment its name, a sentence that says which nodes these are, and its rows if there is a walk."""
+    found: list[tuple[str, str, Rows]] = []
     for moment, when in _WHEN.items():
         own = [row for row in rows if row["moment"] == moment]
         if own:
-            found.append((_asked(own[0], when), own if own[0]["nodes_mapped"] else []))
+            found.append((moment, _asked(own[0], when), own if own[0]["nodes_mapped"] else []))
     return found
 
 

@@ -25,7 +25,9 @@ def analysis_html(tables: Mapping[str, pa.Table]) -> str:
     said = "".join(f"<li>{_safe(sentence)}</li>" for sentence in words.verdict(facts))
     grid = excerpts.strategies(facts)
     head = "".join(f"<th>{_safe(column.name)}</th>" for column in grid.columns)
-    rows = "".join(f"<tr>{''.join(f'<td>{_safe(text)}</td>' for text in row)}</tr>" for row in grid.rows)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_safe(text)}</td>' for text in row)}</tr>" for row in grid.texts(grouped=True)
+    )
     return (
         f"<p>rmap_walk_ksm() replayed from <code>{_safe(facts.capture['path'])}</code></p><ul>{said}</ul>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports import excerpts, markdown, node_words, text, words
 from reports import facts as report_facts
+from reports import markdown, text, words
 from reports.escape import script_json
-from reports.figures import figures
+from reports.sections import sections
 from schemas.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
     from reports.figure import Figure
+    from reports.section import Section
 
 _ASSETS: Final = files("reports") / "assets"
 COMMAND_KEY: Final = b"replay.command"
@@ -42,71 +43,67 @@ def render_page(tables: Mapping[str, pa.Table]) -> str:
         tables: Result tables by name. The command that made them is taken from the schema metadata of table
             ``capture`` (key ``replay.command``), where it is.
     """
-    return page_of(report_facts.gather(tables), tables)
+    facts = report_facts.gather(tables)
+    return page_of(facts, sections(tables, facts), tables)
 
 
-def page_of(facts: report_facts.Facts, tables: Mapping[str, pa.Table]) -> str:
-    """As `render_page`, from facts already gathered."""
-    drawn = figures(tables, facts)
-    packed = (_ASSETS / "plotly-cartesian.min.js.gz").read_bytes()
-    script = _asset("page.js")
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            facts=facts,
-            policy=_policy(script.encode(), gzip.decompress(packed)),
-            css=Markup(_asset("page.css")),
-            verdict=words.verdict(facts),
-            strategies=excerpts.strategies(facts),
-            measures=words.measures(facts),
-            evidence=words.evidence(facts),
-            text_form=escape(text.text_of(facts)),
-            markdown_form=escape(markdown.markdown_of(facts)),
-            figures=[_view(figure) for figure in drawn],
-            causes=excerpts.causes(facts),
-            missed=excerpts.missed(tables["miss"], facts),
-            longest=excerpts.longest_walks(facts),
-            quality=excerpts.quality(facts),
-            nodes=excerpts.nodes(facts),
-            nodes_title=node_words.TITLE,
-            nodes_measures=node_words.MEASURES,
-            provenance=excerpts.origin(facts),
-            command=_command(tables["capture"], facts),
-            specs=Markup(script_json([{"name": figure.name, "spec": figure.spec} for figure in drawn])),
-            plotly=b64encode(packed).decode(),
-            script=Markup(script),
-        )
+def page_of(facts: report_facts.Facts, parts: Sequence[Section], tables: Mapping[str, pa.Table]) -> str:
+    """As `render_page`, from facts and sections already made."""
+    views = [_section(part) for part in parts]
+    drawn = [figure for view in views for figure in view["figures"]]
+    return _render(
+        "page.html",
+        [view["figure"] for view in drawn],
+        facts=facts,
+        verdict=words.verdict(facts),
+        counts=words.counts(facts),
+        sections=views,
+        measures=words.measures(facts) if facts.rows else [],
+        evidence=words.evidence(facts),
+        text_form=escape(text.text_of(facts, parts)),
+        markdown_form=escape(markdown.markdown_of(facts, parts)),
+        command=_command(tables["capture"], facts),
     )
 
 
 def figure_page(figure: Figure) -> str:
     """One figure as a self-contained HTML document, as safe as the report."""
+    return _render("figure.html", [figure], figure=_figure(figure))
+
+
+def _render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
+    """Fill a template; it carries plotly.js only where there is something to draw."""
     packed = (_ASSETS / "plotly-cartesian.min.js.gz").read_bytes()
     script = _asset("page.js")
     return (
-        _environment()
-        .get_template("figure.html")
+        environment()
+        .get_template(template)
         .render(
             policy=_policy(script.encode(), gzip.decompress(packed)),
             css=Markup(_asset("page.css")),
-            figure=_view(figure),
-            specs=Markup(script_json([{"name": figure.name, "spec": figure.spec}])),
-            plotly=b64encode(packed).decode(),
+            specs=Markup(script_json([{"name": figure.name, "spec": figure.spec} for figure in drawn])),
+            plotly=b64encode(packed).decode() if drawn else "",
             script=Markup(script),
+            **values,
         )
     )
 
 
-def _view(figure: Figure) -> dict[str, Any]:
+def _section(part: Section) -> dict[str, Any]:
+    drawn = [figure for draw in part.draw if (figure := draw()) is not None]
     return {
-        "name": figure.name,
-        "title": figure.title,
-        "alt": figure.alt,
-        "picture": Markup(figure.picture),
-        "caption": figure.caption,
-        "table": excerpts.grid(figure.header, figure.rows),
+        "name": part.name,
+        "title": part.title,
+        "sentences": part.sentences,
+        "said": {figure.finding for figure in drawn},
+        "figures": [_figure(figure) for figure in drawn],
+        "grids": part.grids,
+        "empty": part.empty if not drawn and not part.grids else "",
     }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {"figure": figure, "picture": Markup(figure.picture)}
 
 
 def _command(capture: pa.Table, facts: report_facts.Facts) -> str:
@@ -119,7 +116,7 @@ def _policy(*scripts: bytes) -> str:
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Escapes every value, and makes every string printable first (no control or direction characters)."""
     return Environment(
         autoescape=True,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from reports.facts import OBSERVED
+from schemas.walks import OBSERVED
 
 INK: Final = "ink"
 """Stands for the colour of text, which the page knows: dark on light paper, light on dark paper."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import textwrap
 import warnings
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import svg
+from reports import svg_picture
 from reports.escape import plotly_label
 from reports.palette import INK
 from schemas.errors import OutputError, printable
@@ -21,8 +23,8 @@ WIDTH: Final = 1200
 """Width of a PNG in CSS pixels; it has twice as many dots."""
 
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_COLOURS: Final = {"ink": "#1b1f24", "soft": "#57606a", "rule": "#d8dee4", "paper": "#ffffff"}
-_HEAD: Final = 64
+INK_ON_PAPER: Final = "#1b1f24"
+_RULE: Final = "#d8dee4"
 
 
 def render_figure(figure: Figure, suffix: str) -> bytes:
@@ -47,7 +49,7 @@ def render_figure(figure: Figure, suffix: str) -> bytes:
     if importlib.util.find_spec("matplotlib") is not None:
         from reports.by_matplotlib import draw_png
 
-        return draw_png(light_spec(figure), figure.title, figure.alt, WIDTH)
+        return draw_png(light_spec(figure), [*_wrapped(figure.finding)], figure.title, WIDTH)
     raise OutputError(
         "nothing is installed that makes a PNG",
         path="<picture>",
@@ -65,41 +67,42 @@ def find_browser() -> str | None:
 
 def standalone_svg(figure: Figure) -> str:
     """The static picture as an SVG file: white paper, title above."""
+    lines = [(line, 16, 600) for line in _wrapped(figure.finding)] + [(printable(figure.title), 13, 400)]
     head = "".join(
-        f'<text x="14" y="{24 + 22 * line}" font-size="{size}" font-weight="{weight}">{escape(text)}</text>'
-        for line, (text, size, weight) in enumerate(
-            [(printable(figure.alt), 17, 600), (printable(figure.title), 13, 400)]
-        )
+        f'<text x="14" y="{24 + 21 * place}" font-size="{size}" font-weight="{weight}">{escape(text)}</text>'
+        for place, (text, size, weight) in enumerate(lines)
     )
-    start, _, rest = figure.picture.partition(">")
-    height = int(start.partition('viewBox="0 0 ')[2].split()[1].partition('"')[0])
-    style = (
-        f"text{{fill:{_COLOURS['ink']}}}.grid{{stroke:{_COLOURS['rule']};stroke-width:1;fill:none}}"
-        f".ink-stroke{{stroke:{_COLOURS['ink']};fill:none}}.ink-fill{{fill:{_COLOURS['ink']}}}"
-    )
-    box = f"0 0 {svg.WIDTH} {height + _HEAD}"
+    top = 21 * len(lines) + 20
+    _, _, rest = figure.picture.partition(">")
+    height = figure.spec["layout"]["height"]
+    style = f"text{{fill:{INK_ON_PAPER}}}.grid{{stroke:{_RULE};stroke-width:1;fill:none}}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{svg.WIDTH}" '
-        f'height="{height + _HEAD}" font-family="system-ui, DejaVu Sans, sans-serif" font-size="12">'
-        f"<title>{escape(printable(figure.alt))}</title><style>{style}</style>"
-        f'<rect width="100%" height="100%" fill="{_COLOURS["paper"]}"/>{head}'
-        f'<g transform="translate(0 {_HEAD})">{rest.removesuffix("</svg>")}</g></svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {svg_picture.WIDTH} {height + top}" '
+        f'width="{svg_picture.WIDTH}" height="{height + top}" color="{INK_ON_PAPER}" '
+        f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="13">'
+        f"<title>{escape(printable(figure.finding))}</title><style>{style}</style>"
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{head}'
+        f'<g transform="translate(0 {top})">{rest.removesuffix("</svg>")}</g></svg>\n'
     )
 
 
 def light_spec(figure: Figure) -> dict[str, Any]:
     """The specification with the colours of light paper."""
-    layout = {**figure.spec["layout"], "paper_bgcolor": _COLOURS["paper"], "plot_bgcolor": _COLOURS["paper"]}
+    spec = json.loads(json.dumps(figure.spec), object_hook=_inked)
+    layout = spec["layout"]
+    layout |= {"paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff"}
     for name in [name for name in layout if name.startswith(("xaxis", "yaxis"))]:
-        layout[name] = (
-            dict.fromkeys(("gridcolor", "linecolor", "zerolinecolor"), _COLOURS["rule"]) | layout[name]
-        )
-    data = []
-    for trace in figure.spec["data"]:
-        marker = trace.get("marker", {})
-        inked = {**marker, "color": _COLOURS["ink"]} if marker.get("color") == INK else marker
-        data.append({**trace, "marker": inked} if marker else trace)
-    return {"data": data, "layout": layout}
+        layout[name] = dict.fromkeys(("gridcolor", "zerolinecolor"), _RULE) | layout[name]
+    return {"data": spec["data"], "layout": layout}
+
+
+def _inked(part: dict[str, Any]) -> dict[str, Any]:
+    return part | {"color": INK_ON_PAPER} if part.get("color") == INK else part
+
+
+def _wrapped(text: str) -> list[str]:
+    """The finding in lines that fit above a picture."""
+    return textwrap.wrap(printable(text), 118, break_on_hyphens=False)[:3]
 
 
 def _by_kaleido(figure: Figure) -> bytes:
@@ -107,15 +110,16 @@ def _by_kaleido(figure: Figure) -> bytes:
 
     spec = light_spec(figure)
     layout = spec["layout"]
-    height = layout["height"] + _HEAD
-    margin = layout["margin"]
-    title = f"<b>{plotly_label(figure.alt)}</b><br>{plotly_label(figure.title)}"
+    lines = _wrapped(figure.finding)
+    head = 21 * len(lines) + 34
+    height = layout["height"] + head
+    title = "<br>".join([*(f"<b>{plotly_label(line)}</b>" for line in lines), plotly_label(figure.title)])
     layout |= {
         "width": WIDTH,
         "height": height,
-        "margin": {**margin, "l": max(margin["l"], 80), "t": margin["t"] + _HEAD},
-        "title": {"text": title, "x": 0.01, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 14}},
-        "font": {"color": _COLOURS["ink"], "family": "DejaVu Sans, sans-serif", "size": 13},
+        "margin": {**layout["margin"], "t": layout["margin"]["t"] + head},
+        "title": {"text": title, "x": 0.01, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 12}},
+        "font": {"color": INK_ON_PAPER, "family": "DejaVu Sans, sans-serif", "size": 13},
     }
     layout["title"]["font"] = {"size": 15}
     options = {"format": "png", "width": WIDTH, "height": height, "scale": 2}

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 from reports import facts as report_facts
 from reports import words
+from reports.sections import sections
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
     from reports.facts import Facts
+    from reports.section import Section
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -31,17 +33,19 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     in ns, pid); ``evidence`` (word to meaning); ``nodes`` (rows of table ``node_summary``);
     ``misses`` (strategy, cause or null, mappings);
     ``quality`` (rows of table ``quality`` that say the same together); ``omitted`` (rows of the last two
-    beyond the first 1,000).
+    beyond the first 1,000); ``sections``: for each section of the page its sentences and its tables, with
+    times in ns and addresses as hexadecimal strings.
     Null means not known.
 
     Raises:
         ValueError: A number is not finite.
     """
-    return json_of(report_facts.gather(tables))
+    facts = report_facts.gather(tables)
+    return json_of(facts, sections(tables, facts))
 
 
-def json_of(facts: Facts) -> str:
-    """As `json_summary`, from facts already gathered."""
+def json_of(facts: Facts, parts: Sequence[Section]) -> str:
+    """As `json_summary`, from facts and sections already made."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "capture": dict(facts.capture),
@@ -55,6 +59,10 @@ def json_of(facts: Facts) -> str:
         "omitted": {
             "misses": max(0, len(facts.misses) - MAX_ROWS),
             "quality": max(0, len(facts.notes) - MAX_ROWS),
+        },
+        "sections": {
+            part.name: {"sentences": list(part.sentences)} | {grid.name: grid.values() for grid in part.grids}
+            for part in parts
         },
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"

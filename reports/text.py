@@ -9,29 +9,34 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from reports import facts as report_facts
-from reports import node_words, words
+from reports import sections, words
 from reports.escape import ascii_only
 from reports.facts import COLUMNS, Facts
 from reports.words import cell
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
+
+    from reports.grid import Grid
+    from reports.section import Section
 
 WIDTH: Final = 72
 MAX_BYTES: Final = 4000
 MAX_STRATEGIES: Final = 8
-MAX_VERDICT: Final = 5
+MAX_VERDICT: Final = 6
 MAX_NAME: Final = 40
-MAX_WORST: Final = 3
-MAX_VALUE: Final = 160
+MAX_LINES: Final = 3
+"""Lines of a list, but of the last one, which says what limits the evidence."""
+
+MAX_VALUE: Final = 240
 """Characters of one value (a path, a sentence) that are printed."""
 
 _NAME_WIDTH: Final = 10
-_KEPT_BYTES: Final = 700
-"""Room that is kept for causes and limits."""
+_KEPT_BYTES: Final = 300
+"""Room that a list leaves to each one below it."""
 
 _EVIDENCE_WIDTH: Final = len("  predicted")
 _MIN_WIDTHS: Final = (8, 6, 6, 6, 6, 6)
@@ -47,33 +52,35 @@ def render_text(tables: Mapping[str, pa.Table], *, report: str | os.PathLike[str
     Returns:
         Lines of at most 72 ASCII characters, with a final newline; the same for the same tables.
     """
-    return text_of(report_facts.gather(tables), report=report)
+    facts = report_facts.gather(tables)
+    return text_of(facts, sections.sections(tables, facts), report=report)
 
 
-def text_of(facts: Facts, *, report: str | os.PathLike[str] | None = None) -> str:
-    """As `render_text`, from facts already gathered."""
+def text_of(facts: Facts, parts: Sequence[Section], *, report: str | os.PathLike[str] | None = None) -> str:
+    """As `render_text`, from facts and sections already made."""
+    provenance = [_fitting(f"{label:<7} ", value) for label, value in words.short_provenance(facts)]
     blocks = [
-        _lines("rmap_walk_ksm() replayed from a capture", *_provenance(facts)),
+        _lines(f"rmap_walk_ksm() replayed: {words.counts(facts)}", *provenance),
         _lines(*(_wrap(f"* {_cut(line)}", "  ") for line in words.verdict(facts)[:MAX_VERDICT])),
-        strategy_table(facts.rows),
-        _legend(facts),
     ]
+    if facts.rows:
+        blocks += [strategy_table(facts.rows), _legend(facts)]
     end = [] if report is None else [_wrap(f"Full report: {_cut(report)}", "  ")]
-    room = MAX_BYTES - len("\n\n".join([*blocks, *end]))
-    for block in (*_nodes(facts), *_walks(facts)):
-        if len(block) + 2 + _KEPT_BYTES <= room:
+    room = MAX_BYTES - len("\n\n".join([*blocks, *end])) - 2
+    room = _add_tables(blocks, parts, room)
+    lists = [part for part in parts if part.in_text and not part.as_tables and (part.lines or part.empty)]
+    *others, limits = sorted(lists, key=lambda part: (part.name == "quality", part.name != "walks"))
+    for left, part in zip(range(len(others) - 1, -1, -1), others, strict=True):
+        block = _list(part, room - _KEPT_BYTES * (left + 2), MAX_LINES)
+        if block and len(block) + 2 + _KEPT_BYTES * 2 <= room:
             blocks.append(block)
             room -= len(block) + 2
-    if facts.misses:
-        causes = (miss.sentence for miss in facts.misses)
-        # A third at most, so that what limits the evidence is never left out.
-        blocks.append(_list("What made the mappings be missed:", causes, "tables/miss.parquet", room // 3))
-        room -= len(blocks[-1])
-    if facts.notes:
-        limits = (f"{note.severity}: {note.head}: {note.effect}" for note in facts.notes)
-        blocks.append(_list("What limits the evidence:", limits, "tables/quality.parquet", room))
-    else:
-        blocks.append("Nothing is known to limit the evidence.")
+    if facts.spread:
+        digits = digit_plot(facts)
+        if len(digits) + 2 + _KEPT_BYTES * 2 <= room:
+            blocks.append(digits)
+            room -= len(digits) + 2
+    blocks.append(_list(limits, room, len(limits.lines)) or limits.empty)
     return "\n\n".join([*blocks, *end]) + "\n"
 
 
@@ -120,34 +127,27 @@ def digit_plot(facts: Facts) -> str:
     )
 
 
-def _nodes(facts: Facts) -> list[str]:
-    """Walks over every node that were asked for: a table a moment."""
-    names = [name for _, name in node_words.COLUMNS]
-    blocks = []
-    for sentence, rows in node_words.moments(facts.nodes):
-        cells = [[cell(row[column]) for column, _ in node_words.COLUMNS] for row in rows[:MAX_STRATEGIES]]
-        widths = [max(map(len, column)) + 1 for column in zip(names, *cells, strict=True)]
-        lines = [
-            f"{ascii_only(name)[:_NAME_WIDTH]:<{_NAME_WIDTH}}"
-            + "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
-            for name, texts in zip(
-                ["strategy", *(row["strategy"] for row in rows)], [names, *cells], strict=False
-            )
-        ]
-        blocks.append(_lines(_wrap(f"  {sentence}", "  "), *(lines if rows else [])))
-    legend = [_wrap(sentence, "  ") for sentence in node_words.MEASURES] if blocks else []
-    return [_lines(f"{node_words.TITLE}:", *blocks, *legend)] if blocks else []
+def _add_tables(blocks: list[str], parts: Sequence[Section], room: int) -> int:
+    """Append the sections that are tables, as far as there is room; return what room is left."""
+    for part in parts:
+        if part.as_tables:
+            tables = [_table(each) for each in part.grids]
+            block = _lines(part.in_text, *tables, *(_wrap(each, "  ") for each in part.sentences))
+            if len(block) + 2 + _KEPT_BYTES * 2 <= room:
+                blocks.append(block)
+                room -= len(block) + 2
+    return room
 
 
-def _walks(facts: Facts) -> list[str]:
-    """What is left out first where there is no room."""
-    blocks = []
-    if facts.worst.rows:
-        title, lines = words.worst_walks(facts, MAX_WORST)
-        blocks.append(_lines(title, *(_wrap(f"  {_cut(line)}", "    ") for line in lines)))
-    if facts.spread:
-        blocks.append(digit_plot(facts))
-    return blocks
+def _table(each: Grid) -> str:
+    """Caption and rows, the first column cut to its width; columns that do not fit any more are left out."""
+    rows = [[column.name for column in each.columns], *each.texts()[:MAX_STRATEGIES]]
+    lines = [f"{ascii_only(row[0])[:_NAME_WIDTH]:<{_NAME_WIDTH}}" for row in rows]
+    for place in range(1, len(each.columns)):
+        width = max(len(row[place]) for row in rows) + 1
+        if len(lines[0]) + width <= WIDTH:
+            lines = [line + row[place].rjust(width) for line, row in zip(lines, rows, strict=True)]
+    return _lines(_wrap(f"  {each.caption}", "  "), *(lines if each.rows else []))
 
 
 def _staircase(edges: Sequence[int]) -> list[str]:
@@ -167,34 +167,39 @@ def _staircase(edges: Sequence[int]) -> list[str]:
     return [*lines, f"{last}  evidence"]
 
 
-def _provenance(facts: Facts) -> list[str]:
-    lines = []
-    for label, value in words.provenance(facts):
-        lines.append(_wrap(f"{label:<7} {_cut(value)}", " " * 8))
-    return lines
-
-
 def _legend(facts: Facts) -> str:
     lines = [_wrap(sentence, "  ") for sentence in words.measures(facts)]
     lines += [_wrap(f"{word}: {meaning}.", "  ") for word, meaning in words.evidence(facts)]
     return _lines(*lines)
 
 
-def _list(title: str, values: Iterable[str], place: str, room: int) -> str:
-    """Title and values, the first at least, as many as there is room for; then where the others are."""
-    lines = [title]
+def _list(part: Section, room: int, most: int) -> str:
+    """Heading and lines, the first at least, as many as there is room for; empty: there are none."""
+    if not part.lines:
+        return ""
+    place = f"report.html#{part.name}"
+    lines = [part.in_text]
     left_out = 0
-    room -= len(title) + len(f"\n  (1,000,000 more in {place})\n\n")
-    for value in values:
+    room -= len(part.in_text) + len(f"\n  (1,000,000 more in {place})\n\n")
+    for value in part.lines:
         line = _wrap(f"  {_cut(value)}", "    ")
         room -= len(line) + 1
-        if left_out or (room < 0 and len(lines) > 1):
+        if left_out or len(lines) > most or (room < 0 and len(lines) > 1):
             left_out += 1
         else:
             lines.append(line)
     if left_out:
         lines.append(f"  ({left_out:,} more in {place})")
     return _lines(*lines)
+
+
+def _fitting(label: str, value: str) -> str:
+    """One line; a value that is too long loses its middle."""
+    value, width = ascii_only(value), WIDTH - len(label)
+    if len(value) > width:
+        kept = width - 3
+        value = f"{value[: kept // 3]}...{value[len(value) - (kept - kept // 3) :]}"
+    return label + value
 
 
 def _cut(value: object) -> str:

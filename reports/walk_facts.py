@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from reports.distribution import distributions
+from schemas.walks import OBSERVED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
+
+    from reports.distribution import Distribution
 
 MAX_WALKS: Final = 10
 
@@ -105,3 +110,19 @@ def spread(loop: pa.Table) -> dict[str, list[int]]:
         bins += [0] * (number + 1 - len(bins))
         bins[number] += loops
     return spreads
+
+
+def times(walk: pa.Table) -> dict[str, Distribution]:
+    """How long the walks took (``observed``), and would take under each strategy (ns)."""
+    return _observed_and_predicted(walk)
+
+
+def holds(loop: pa.Table) -> dict[str, Distribution]:
+    """How long the loops held the lock (``observed``), and would hold it under each strategy (ns)."""
+    return _observed_and_predicted(loop)
+
+
+def _observed_and_predicted(table: pa.Table) -> dict[str, Distribution]:
+    is_observed = pl.col("strategy") == OBSERVED
+    found = distributions(table, "observed_ns", is_observed) if "observed_ns" in table.column_names else {}
+    return found | distributions(table, "predicted_ns", ~is_observed)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reports import node_words
-from reports.facts import OBSERVED
+from schemas.walks import OBSERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reports.facts import Facts
 
@@ -22,50 +22,101 @@ EVIDENCE: Final = {
 
 
 def verdict(facts: Facts) -> list[str]:
-    """The sentences that come first: the longest loops, and what is missed.
-
-    A strategy is said to miss none only where as many mappings are answered for it as for any other.
-    """
+    """The sentences that come first: what is missed and since when, what walks cost, who waited for them."""
     asked = [row for row in facts.rows if row["strategy"] != OBSERVED]
     if not asked:
-        return ["No strategy was replayed."]
+        predicted = node_words.verdict(facts.nodes)
+        return predicted or ["No walk could be replayed: `replay inspect CAPTURE` says what to record."]
     if not any(row["walks"] for row in asked):
         predicted = node_words.verdict(facts.nodes)
         nothing = "" if predicted else ": there is nothing to compare"
         return [f"The capture holds no walk of rmap_walk_ksm(){nothing}.", *predicted]
-    sentences = []
-    longest = [
-        f"{r['strategy']} {_number(r['iterations_max'])}" for r in asked if r["iterations_max"] is not None
-    ]
-    if longest:
-        sentences.append(f"Most iterations in one inner loop: {', '.join(longest)}.")
+    waited = facts.waits.sentences if facts.waits is not None and facts.waits.count else []
+    return [*misses(facts), *_cost(asked), *waited]
+
+
+def misses(facts: Facts) -> list[str]:
+    """What each strategy misses, most first, and what is not known of it.
+
+    A strategy is said to miss none only where as many mappings are answered for it as for any other.
+    """
+    asked = [row for row in facts.rows if row["strategy"] != OBSERVED and row["walks"]]
     answered = [row for row in asked if row["found"] is not None and row["missed"] is not None]
     mappings = max((row["found"] + row["missed"] for row in answered), default=0)
-    clean = []
-    for row in answered:
+    clean, sentences = [], []
+    for row in sorted(answered, key=lambda row: -row["missed"]):
         known = row["found"] + row["missed"]
         if row["missed"] == 0 and known == mappings:
             clean.append(row["strategy"])
             continue
-        misses = _number(row["missed"]) if row["missed"] else "none"
+        missed = _number(row["missed"]) if row["missed"] else "none"
         rest = f"; of {_number(mappings - known)} more it is not known" if known < mappings else ""
         first = facts.firsts.get(row["strategy"])
         why = f"; first cause: {first.words}" if row["missed"] and first is not None else ""
-        sentences.append(f"{row['strategy']} misses {misses} of {_number(known)} mappings{rest}{why}.")
+        verb = "misses" if row["strategy"] == facts.capture["native_strategy"] else "would miss"
+        sentences.append(f"{row['strategy']} {verb} {missed} of {_number(known)} mappings{rest}{why}.")
     if answered and not mappings:
         sentences.append("No walk finds a mapping, under any strategy.")
+    elif len(clean) == len(asked) > 1:
+        sentences.append(f"No strategy would miss any of {_number(mappings)} mappings.")
     elif clean:
-        sentences.append(f"{_and(clean)} {'misses' if len(clean) == 1 else 'miss'} none.")
+        sentences.append(f"{_and(clean)} would miss none.")
     unknown = [row["strategy"] for row in asked if row["missed"] is None or row["found"] is None]
     if unknown:
         sentences.append(f"What {_and(unknown)} would miss is not known.")
     return sentences
 
 
+def _cost(asked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The longest loops, strategies that agree together."""
+    longest: dict[int, list[str]] = {}
+    for row in asked:
+        if row["iterations_max"] is not None:
+            longest.setdefault(row["iterations_max"], []).append(row["strategy"])
+    said = [f"{_and(names)} {_number(most)}" for most, names in longest.items()]
+    return [f"Most iterations in one inner loop: {'; '.join(said)}."] if said else []
+
+
 def evidence(facts: Facts) -> list[tuple[str, str]]:
     """The evidence words that the rows carry, strongest first, each with its meaning."""
     used = {row["evidence"] for row in facts.rows}
     return [(word, meaning) for word, meaning in EVIDENCE.items() if word in used]
+
+
+def short_provenance(facts: Facts) -> list[tuple[str, str]]:
+    """Where the numbers come from, in four lines: label and value."""
+    capture = facts.capture
+    lost = capture["events_lost"]
+    duration = facts.duration_ns
+    cpus = f"{capture['cpus']} cpu{'s' if capture['cpus'] != 1 else ''}"
+    machine = f"{capture['kernel_release'] or 'not known'} {capture['arch'] or ''}".rstrip()
+    kernel = [
+        machine,
+        cpus,
+        *([f"runs {capture['native_strategy']}"] if capture["native_strategy"] else []),
+        *([capture["hostname"]] if capture["hostname"] else []),
+    ]
+    events = [
+        f"{_number(capture['events'])}" + ("" if duration is None else f" in {duration / 1e9:.3f} s"),
+        "lost: unknown" if lost is None else f"{_number(lost)} lost",
+        *(["file truncated"] if capture["truncated"] else []),
+        f"clock {capture['clock'] or 'not known'}",
+        f"replay {capture['replay_version']}",
+    ]
+    return [
+        ("capture", f"{capture['path']}, {capture['format']}, {_number(capture['size_bytes'])} bytes"),
+        ("sha256", capture["sha256"]),
+        ("kernel", ", ".join(kernel)),
+        ("events", ", ".join(events)),
+    ]
+
+
+def counts(facts: Facts) -> str:
+    """How many walks and loops the report is about."""
+    walks = max((row["walks"] or 0 for row in facts.rows), default=0)
+    loops = max((row["loops"] or 0 for row in facts.rows), default=0)
+    many = ["" if number == 1 else "s" for number in (walks, loops)]
+    return f"{_number(walks)} walk{many[0]}, {_number(loops)} inner loop{many[1]}"
 
 
 def provenance(facts: Facts) -> list[tuple[str, str]]:
@@ -87,26 +138,24 @@ def provenance(facts: Facts) -> list[tuple[str, str]]:
     ]
     if capture["truncated"]:
         events.append("file truncated")
-    walks = max((row["walks"] or 0 for row in facts.rows), default=0)
-    loops = max((row["loops"] or 0 for row in facts.rows), default=0)
     return [
         ("capture", f"{capture['path']} ({capture['format']}, {_number(capture['size_bytes'])} bytes)"),
         ("sha256", capture["sha256"]),
         ("kernel", ", ".join(kernel)),
         ("events", ", ".join(events)),
         ("clock", capture["clock"] or "not known"),
-        ("walks", f"{_number(walks)} of rmap_walk_ksm(), {_number(loops)} inner loops"),
+        ("walks", f"{counts(facts)} of rmap_walk_ksm()"),
         ("replay", capture["replay_version"]),
     ]
 
 
-def worst_walks(facts: Facts, most: int) -> tuple[str, list[str]]:
-    """A heading and one line for each of the worst walks, at most ``most``."""
+def worst_walks(facts: Facts) -> tuple[str, list[str]]:
+    """A heading and one line for each of the worst walks."""
     lines = []
-    first, native = facts.capture["first_ts_ns"], facts.capture["native_strategy"]
+    first, native = facts.capture["first_ts_ns"], facts.ran
     ran = facts.worst.by_time or facts.worst.strategy in (OBSERVED, native)
     under = "" if ran else f" under {native}" if native else " in the kernel"
-    for row in facts.worst.rows[:most]:
+    for row in facts.worst.rows:
         parts = [f"walk {row['walk_id']}"]
         if first is not None:
             parts[0] += f" at {(row['ts_ns'] - first) / 1e9:.3f} s"

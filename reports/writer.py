@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from reports import facts as report_facts
 from reports import page, summary_json, text
+from reports.sections import sections
 from schemas.errors import OutputError
 
 if TYPE_CHECKING:
@@ -88,10 +89,12 @@ def write_into(folder: Path, tables: Mapping[str, pa.Table], *, shown: str) -> N
         OSError: Something cannot be written; the folder holds what could be.
     """
     facts = report_facts.gather(tables)
+    parts = sections(tables, facts)
     report_html, report_txt, summary = DOCUMENTS
-    (folder / report_html).write_text(page.page_of(facts, tables), encoding="utf-8")
-    (folder / report_txt).write_text(text.text_of(facts, report=f"{shown}/{report_html}"), encoding="ascii")
-    (folder / summary).write_text(summary_json.json_of(facts), encoding="ascii")
+    whole = text.text_of(facts, parts, report=f"{shown}/{report_html}")
+    (folder / report_html).write_text(page.page_of(facts, parts, tables), encoding="utf-8")
+    (folder / report_txt).write_text(whole, encoding="ascii")
+    (folder / summary).write_text(summary_json.json_of(facts, parts), encoding="ascii")
     (folder / TABLES).mkdir()
     for name, table in tables.items():
         pq.write_table(table, folder / TABLES / f"{name}.parquet", compression="zstd")

@@ -16,6 +16,12 @@ UNKNOWN_TREE: Final = "not known: the tree or the range at that instant is not f
 UNKNOWN_WALK: Final = "not known for at least one loop of the walk"
 NOT_IN_EVENT: Final = "not in the capture"
 
+OBSERVED: Final = "observed"
+"""Name of the rows that hold what the kernel did, beside the strategies."""
+
+STOCK_STRATEGY: Final = {"vm_pgoff": "full", "anon_pgoff": "linear"}
+"""What stock kernels run, by the key of their trees (``capture.page_offset_rule``)."""
+
 STRATEGY_DOC: Final = (
     "full, addr, vm_pgoff, linear, a strategy of the user, or observed: what the kernel did and counted."
 )

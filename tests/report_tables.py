@@ -3,7 +3,8 @@
 What is in them, to be counted on fingers: 16 walks of 4 loops each; 8 walks before the split (every loop 1
 iteration) and 8 after it (`full`: 2,000 iterations, 1,999 of them skipped by address). `vm_pgoff` finds all
 32 mappings before the split, and after it only those 2 whose page is the first of the old VMA: found 34,
-missed 30.
+missed 30. Three tasks wait for the lock to change the tree, 35 ms in all, 25 ms of it behind walks; one waits
+to walk.
 """
 
 from typing import Any
@@ -92,6 +93,31 @@ QUALITY = [
 ]
 
 
+def _wait(at_ms: int, took_ms: int, pid: int, comm: str, doing: str, behind_ms: int) -> dict[str, Any]:
+    """A wait to change the tree, from so many ms after the split on."""
+    begin = SPLIT_NS + at_ms * 1_000_000
+    return {
+        "ts_ns": begin,
+        "end_ns": begin + took_ms * 1_000_000,
+        "cpu": 0,
+        "pid": pid,
+        "comm": comm,
+        "is_write": True,
+        "root": ANON_VMA,
+        "doing": doing,
+        "walk_id": 8 if behind_ms else None,
+        "behind_walks_ns": behind_ms * 1_000_000,
+    }
+
+
+WAITS = [
+    _wait(1005, 10, 7, "v-mprotect", "mprotect", 10),
+    _wait(1010, 20, 7, "v-mprotect", "mprotect", 15),
+    _wait(1100, 5, 8, "v-fault", "page_fault", 0),
+    _wait(1200, 3, 123, "walker", "move_pages", 0) | {"is_write": False},
+]
+
+
 def sample_tables(
     *, comm: str = "ksmload", custom: tuple[str, ...] = (), capture: dict[str, Any] | None = None
 ) -> dict[str, pa.Table]:
@@ -132,6 +158,7 @@ def sample_tables(
                         "skip_mm_mismatch": 0,
                         "rmap_one_calls": int(not missed),
                         "ended_early": False,
+                        "predicted_ns": None if strategy == "observed" else 1000 + 4000 * iterations,
                     }
                 )
                 if missed:
@@ -164,6 +191,7 @@ def sample_tables(
                     "iterations_max": iterations,
                     "mappings_missed": None if strategy == "observed" else lost,
                     "observed_ns": 34_600_000 if split else 20_000,
+                    "predicted_ns": None if strategy == "observed" else 34_710_000 if wide else 12_000,
                 }
             )
     summary = [summary_row(name, *values) for name, values in SUMMARY.items()]
@@ -176,6 +204,7 @@ def sample_tables(
         "avc": _intervals(),
         "vma": _vmas(),
         "rmap_item": _items(),
+        "wait": WAITS,
         "quality": QUALITY,
         "capture": [capture_row(**(capture or {}))],
     }

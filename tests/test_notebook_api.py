@@ -46,9 +46,9 @@ def test_tables_are_arrow_and_match_their_schemas(analysis: Analysis) -> None:
 
 
 def test_figures_are_those_of_the_report(analysis: Analysis, tmp_path: Path) -> None:
-    assert list(analysis.figures) == ["space", "iterations", "population"]
+    assert list(analysis.figures) == ["why", "space", "iterations", "times", "population"]
     space = analysis.figures["space"]
-    assert space.finding == "vm_pgoff misses 58 mappings on this anon_vma."
+    assert space.finding == "vm_pgoff misses 58 mappings of this anon_vma; full none."
     assert len(go.Figure(space.spec).data) == len(space.spec["data"])
     space.save(tmp_path / "space.svg")
     assert ElementTree.parse(tmp_path / "space.svg").getroot().tag.endswith("svg")
@@ -63,7 +63,7 @@ def test_the_notebook_shows_verdict_and_table_and_no_script() -> None:
     parser.handle_starttag = lambda tag, attrs: tags.append(tag)  # type: ignore[method-assign]
     parser.feed(shown)
     assert set(tags) == {"p", "code", "ul", "li", "table", "thead", "tbody", "tr", "th", "td"}
-    assert "vm_pgoff misses 30 of 64 mappings" in shown
+    assert "vm_pgoff would miss 30 of 64 mappings" in shown
     assert len(shown) < 5000
     picture = replay.Analysis(sample_tables(custom=(HOSTILE,))).figures["iterations"]._repr_html_()
     assert "<script" not in picture

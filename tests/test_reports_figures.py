@@ -5,21 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs_version
 from report_tables import ANON_VMA, BASE, END_NS, OTHER, PAGES, SPLIT_NS, START_NS, sample_tables, table
 
-from reports.bins import EDGES, TIME_BINS, TimeAxis, loops_by_iterations, populations, walks_by_time
+from reports.bins import MAX_SPANS, TIME_BINS, TimeAxis, merged_spans, populations, walks_by_time
 from reports.bins_space import MAX_BOXES, scene
+from reports.distribution import EDGES, distributions
+from reports.example import Span, examples
 from reports.facts import gather
-from reports.figures import figures
+from reports.sections import figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,10 +32,11 @@ if TYPE_CHECKING:
 
     from reports.figure import Figure
 
+NAMES = ("why", "space", "iterations", "holds", "times", "population", "victims")
 ASSETS = Path(__file__).parent.parent / "reports" / "assets"
 
 
-def loops(*iterations: int | None) -> object:
+def loops(*iterations: int | None) -> pa.Table:
     rows = [
         {"walk_id": n, "ts_ns": n, "strategy": "full", "iterations": count}
         for n, count in enumerate(iterations)
@@ -39,7 +44,7 @@ def loops(*iterations: int | None) -> object:
     return table("loop", rows)
 
 
-def intervals(lives: list[tuple[int | None, int | None]]) -> object:
+def intervals(lives: list[tuple[int | None, int | None]]) -> pa.Table:
     """Lives on one tree: (born, died); the place in the order of events is the time."""
     rows = [
         {
@@ -60,21 +65,30 @@ def named(tables: Mapping[str, pa.Table]) -> dict[str, Figure]:
 
 
 def test_loops_of_the_sample_are_two_sharp_bins() -> None:
-    bins = loops_by_iterations(sample_tables()["loop"])
-    assert [(one.least, one.most, one.loops) for one in bins["full"]] == [(1, 1, 32), (2000, 2000, 32)]
-    assert [(one.least, one.most, one.loops) for one in bins["linear"]] == [(1, 1, 64)]
+    found = distributions(sample_tables()["loop"], "iterations")
+    assert [(one.least, one.most, one.count) for one in found["full"].bins] == [(1, 1, 32), (2000, 2000, 32)]
+    assert [(one.least, one.most, one.count) for one in found["linear"].bins] == [(1, 1, 64)]
 
 
-@given(st.lists(st.integers(0, 10**6) | st.none(), max_size=60))
+@given(st.lists(st.integers(0, 10**12) | st.none(), max_size=60))
 def test_every_loop_is_in_the_bin_of_its_iterations(iterations: list[int | None]) -> None:
     known = sorted(count for count in iterations if count is not None)
-    bins = loops_by_iterations(loops(*iterations)).get("full", [])
-    assert sum(one.loops for one in bins) == len(known)
-    for one in bins:
+    found = distributions(loops(*iterations), "iterations")
+    if not known:
+        assert found == {}
+        return
+    full = found["full"]
+    assert (full.count, full.unknown, full.most) == (len(known), len(iterations) - len(known), known[-1])
+    for share, value in zip((0.5, 0.9, 0.99), full.quantiles, strict=True):
+        # at least that share lies at or below it, and less than that below it
+        assert sum(count <= value for count in known) >= share * len(known)
+        assert sum(count < value for count in known) <= share * (len(known) - 1) + 1
+    assert sum(one.count for one in full.bins) == len(known)
+    for one in full.bins:
         inside = [count for count in known if one.least <= count <= one.most]
-        assert (inside[0], inside[-1], len(inside)) == (one.least, one.most, one.loops)
+        assert (inside[0], inside[-1], len(inside)) == (one.least, one.most, one.count)
         assert one.most <= max(9, one.least * 1.3)
-    assert EDGES[:11] == tuple(range(11))
+    assert EDGES[:11].tolist() == list(range(11))
 
 
 def test_population_of_the_sample() -> None:
@@ -123,57 +137,84 @@ def test_a_walk_counts_once_however_many_strategies_it_has() -> None:
 def test_plotly_knows_every_part_of_the_specifications() -> None:
     tables = sample_tables()
     drawn = figures(tables, gather(tables))
-    assert [figure.name for figure in drawn] == ["space", "iterations", "population"]
+    assert [figure.name for figure in drawn] == list(NAMES)
     for figure in drawn:
         spec = json.loads(json.dumps(figure.spec).replace('"ink"', '"black"'))
         assert len(go.Figure(spec).data) == len(figure.spec["data"])
 
 
-def test_dots_stand_at_their_iterations_and_carry_their_loops() -> None:
-    tables = sample_tables()
-    iterations = named(tables)["iterations"]
-    full = next(trace for trace in iterations.spec["data"] if trace["name"] == "full")
-    assert full["x"] == [0, pytest.approx(math.log10(2000), abs=1e-3)]
-    assert full["text"] == ["32", "32"]
-    assert ("full", "2,000", "32") in iterations.rows
-    assert {"x", "y"} <= full.keys()
+def test_bars_stand_at_their_iterations_and_carry_their_loops() -> None:
+    iterations = named(sample_tables())["iterations"]
+    data = iterations.spec["data"]
+    full = next(trace for trace in data if trace["name"] == "full")
+    middles = [base + wide / 2 for base, wide in zip(full["base"], full["x"], strict=True)]
+    assert middles == [pytest.approx(0), pytest.approx(math.log10(2000), abs=0.06)]
+    assert next(trace for trace in data if trace.get("mode") == "text")["text"] == ["32", "32"]
+    assert ("full", 2000, 2000, 32) in iterations.table.rows
+    # what the kernel counted lies on the bars of the strategy that it runs
+    observed = next(trace for trace in data if trace["name"].startswith("observed"))
+    assert observed["x"] == pytest.approx(middles)
+    tops = [middle + tall / 2 for middle, tall in zip(full["y"], full["width"], strict=True)]
+    assert observed["y"] == pytest.approx(tops)
+
+
+def test_what_the_kernel_did_has_a_row_of_its_own_where_its_strategy_is_not_known() -> None:
+    tables = sample_tables(capture={"native_strategy": None, "page_offset_rule": None})
+    rows = named(tables)["iterations"].spec["layout"]["yaxis"]["ticktext"]
+    assert rows == ["observed", "full", "addr", "vm_pgoff", "linear"]
+    assert named(sample_tables())["iterations"].spec["layout"]["yaxis"]["ticktext"] == rows[1:]
+
+
+def test_times_have_units_and_say_what_is_longest() -> None:
+    drawn = named(sample_tables())
+    assert drawn["times"].finding == (
+        "Longest walk: observed 34.6 ms; full 34.7 ms; addr, vm_pgoff, linear 12 us."
+    )
+    assert drawn["holds"].finding == (
+        "Longest lock hold of one inner loop: full 8 ms; addr, vm_pgoff, linear 5 us."
+    )
+    assert set(drawn["times"].spec["layout"]["xaxis"]["ticktext"]) >= {"10 us", "100 us", "1 ms", "10 ms"}
 
 
 def test_figures_stay_small_whatever_the_capture_holds() -> None:
     tables = sample_tables()
     many = [n % 1_000_003 for n in range(0, 200_000_000, 997)]
+    waits = [tables["wait"].to_pylist()[0] | {"ts_ns": SPLIT_NS + n * 10_000} for n in range(50_000)]
     tables |= {
         "loop": loops(*many),
         "avc": intervals([(START_NS + n * 25_000, None) for n in range(200_000)]),
+        "wait": table("wait", [row | {"end_ns": row["ts_ns"] + 5000} for row in waits]),
     }
-    drawn = figures(tables, gather(tables))
-    iterations, population = drawn
+    drawn = {figure.name: figure for figure in figures(tables, gather(tables))}
+    iterations = drawn["iterations"]
     assert sum(len(trace["x"]) for trace in iterations.spec["data"]) < len(EDGES)
-    assert sum(int(row[2].replace(",", "")) for row in iterations.rows) == len(many)
-    assert all(len(trace["x"]) <= TIME_BINS + 1 for trace in population.spec["data"])
-    assert len(json.dumps([figure.spec for figure in drawn])) < 400_000
-    assert f"{len(many):,} loops are shown as" in " ".join(iterations.caption)
+    assert sum(row[3] for row in iterations.table.rows) == len(many)
+    assert all(len(trace["x"]) <= TIME_BINS + 1 for trace in drawn["population"].spec["data"])
+    assert all(len(trace["x"]) <= MAX_SPANS + 1 for trace in drawn["victims"].spec["data"])
+    assert len(json.dumps([figure.spec for figure in drawn.values()])) < 400_000
+    assert f"{len(many):,} values are shown as" in " ".join(iterations.caption)
 
 
 def test_loops_that_are_not_known_are_counted_in_words() -> None:
     tables = sample_tables() | {"loop": loops(1, None, None)}
     caption = " ".join(named(tables)["iterations"].caption)
-    assert "2 loops whose iterations are not known are not shown." in caption
+    assert "2 values that are not known are not shown." in caption
 
 
 def test_nothing_to_draw_is_no_figure() -> None:
     tables = sample_tables(capture={"first_ts_ns": None, "last_ts_ns": None})
-    tables |= {"loop": tables["loop"].slice(0, 0)}
+    tables |= {name: tables[name].slice(0, 0) for name in ("loop", "walk", "wait")}
     assert figures(tables, gather(tables)) == []
 
 
 def test_every_label_is_escaped_for_plotly() -> None:
     name = "<b>&amp;</b><a href='https://example.org'>x</a>"
     tables = sample_tables(custom=(name,))
-    text = Counter(
-        json.dumps([figure.spec for figure in figures(tables, gather(tables))]).replace("<br>", "")
-    )
-    assert text["<"] == 0
+    specs = json.dumps([figure.spec for figure in figures(tables, gather(tables))])
+    for own in ("<br>", "<b>", "</b>"):  # what replay itself puts around a strategy's name
+        specs = specs.replace(own, "")
+    assert Counter(specs)["<"] == 0
+    assert "&lt;b&gt;" in specs
 
 
 def test_the_bundle_is_the_version_of_the_installed_plotly() -> None:
@@ -201,10 +242,62 @@ def test_the_address_space_shows_the_split_and_what_vm_pgoff_misses() -> None:
 def test_the_address_space_says_what_made_a_mapping_be_missed() -> None:
     space = named(sample_tables())["space"]
     titles = [note["text"] for note in space.spec["layout"]["annotations"]]
-    assert titles[2] == "vm_pgoff: misses 30 mappings here, first cause: mprotect at 2.000034 s by pid 123"
+    assert titles[2] == "<b>vm_pgoff</b> misses 30 here, since mprotect at 2.000 s by pid 123"
     crosses = next(trace for trace in space.spec["data"] if trace["name"] == "missed by vm_pgoff")
-    assert all("mprotect at 2.0000" in text and "by pid 123" in text for text in crosses["hovertext"])
+    assert all("mprotect at 2.000 s by pid 123" in text for text in crosses["hovertext"])
     assert "2,001 lives of VMAs are shown as" in " ".join(space.caption)
+
+
+def test_an_example_tells_where_the_page_is_and_where_it_is_looked_for() -> None:
+    found = examples(sample_tables(), ["full", "addr", "vm_pgoff", "linear"])
+    assert list(found) == ["vm_pgoff"]
+    one = found["vm_pgoff"]
+    # the first walk after the split: walk 8, whose pages are 0 (found) and 34, 35, 36
+    assert (one.walk_id, one.page, one.address) == (8, 35, BASE + 35 * 4096)
+    assert (one.merged_in, one.held_by, one.met) == (Span(0, PAGES - 1), Span(35, 35), Span(0, 0))
+    assert (one.looked, one.vmas) == (Span(0, 0), PAGES)
+    assert (one.cause, one.cause_ns) == ("mprotect", SPLIT_NS + 35 * 1000)
+    why = named(sample_tables())["why"]
+    assert why.finding == (
+        "vm_pgoff looks 35 pages below the page and finds a VMA of 1 page, not the one that holds it "
+        "(since mprotect at 2.000 s)."
+    )
+    notes = [note["text"] for note in why.spec["layout"]["annotations"]]
+    assert "at walk 8, 3.000 s: 2,000 VMAs on the tree" in notes
+    assert "met: a VMA of 1 page, 35 pages below the page" in notes
+
+
+def test_a_moved_vma_is_told_from_a_split_one() -> None:
+    tables = sample_tables()
+    moved = [row | {"address": row["address"] + 514 * 4096} for row in tables["rmap_item"].to_pylist()]
+    misses = [
+        row
+        | {"strategy": "addr", "cause_event": "mremap"}
+        | {name: row[name] + 514 * 4096 for name in ("address", "vm_start", "vm_end")}
+        for row in tables["miss"].to_pylist()
+    ]
+    looked = [
+        row | {name: row[name] + 5140 for name in ("first_pgoff", "last_pgoff")}
+        if row["strategy"] == "addr"
+        else row
+        for row in tables["loop"].to_pylist()
+    ]
+    tables |= {
+        "rmap_item": table("rmap_item", moved),
+        "miss": table("miss", misses),
+        "loop": table("loop", looked),
+    }
+    finding = named(tables)["why"].finding
+    assert finding.startswith(
+        "addr looks 5,140 pages above the page and finds no VMA (since mremap at 2.000 s)"
+    )
+    assert re.search(r"its VMA's page offsets are address / 4096 - [\d,]+\.$", finding)
+
+
+def test_waits_that_lie_close_together_keep_their_number_and_their_time() -> None:
+    rows = pl.DataFrame({"ts_ns": [0, 1, 2, 900], "end_ns": [10, 5, 4, 1000]})
+    assert merged_spans(rows, 0, 1000 * MAX_SPANS) == [(0, 1000, 4, 116)]
+    assert merged_spans(rows, 0, 300)[0] == (0, 10, 1, 10)
 
 
 def test_an_address_used_twice_is_drawn_where_the_merged_pages_are() -> None:

@@ -9,8 +9,10 @@
   }
   for (const table of document.querySelectorAll("main table")) offer(table);
   draw().catch((error) => {
-    const note = document.getElementById("figure-note");
+    const note = document.createElement("p");
+    note.id = "not-drawn";
     note.textContent = `The pictures are static: this browser could not start the interactive ones (${error.message}).`;
+    document.querySelector("main").prepend(note);
   });
 
   // Two buttons below a table: its cells as aligned text, and as Markdown.
@@ -63,13 +65,30 @@
 
   async function draw() {
     const figures = JSON.parse(document.getElementById("figures").textContent);
-    if (!figures.length) return;
-    await loadPlotly();
-    for (const figure of figures) await show(figure);
-    document.getElementById("figure-note").remove();
-    restore();
-    window.addEventListener("hashchange", restore);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => figures.forEach(show));
+    const root = document.documentElement;
+    const theme = document.getElementById("theme");
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const again = () => {
+      theme.textContent = isDark() ? "Light" : "Dark";
+      if (window.Plotly) figures.forEach(show);
+    };
+    const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : dark.matches;
+    if (theme) {
+      theme.hidden = false;
+      theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; again(); });
+      dark.addEventListener("change", again);
+      again();
+    }
+    if (figures.length) {
+      await loadPlotly();
+      for (const figure of figures) {
+        await show(figure);
+        await new Promise(requestAnimationFrame); // let the page scroll in between
+      }
+      restore();
+      window.addEventListener("hashchange", restore);
+    }
+    root.dataset.drawn = "yes";
   }
 
   // The library travels as base64 of gzip. Its script element has the hash that the page's policy allows.
@@ -124,12 +143,10 @@
   function themed(spec) {
     const css = getComputedStyle(document.documentElement);
     const [ink, soft, rule, paper] = ["--ink", "--soft", "--rule", "--paper"].map((name) => css.getPropertyValue(name).trim());
-    const { data, layout } = structuredClone(spec);
-    for (const trace of data) {
-      if (trace.marker?.color === "ink") trace.marker.color = ink;
-    }
+    const copy = JSON.stringify(spec);
+    const { data, layout } = JSON.parse(copy, (key, value) => (key === "color" && value === "ink" ? ink : value));
     for (const [key, axis] of Object.entries(layout)) {
-      if (/^[xy]axis/.test(key)) Object.assign(axis, { gridcolor: rule, linecolor: rule, zerolinecolor: rule });
+      if (/^[xy]axis/.test(key)) Object.assign(axis, { gridcolor: rule, zerolinecolor: rule });
     }
     Object.assign(layout, {
       paper_bgcolor: paper, plot_bgcolor: paper,
