@@ -61,9 +61,7 @@ def quantiles(name: str, found: Mapping[str, Distribution], facts: Facts, of: st
 
 def nodes(facts: Facts) -> list[Grid]:
     """Walks over every node that were asked for: a table a moment."""
-    names = ",".join(
-        f"{name}={key}:{'bad' if name == 'missed' else 'n'}" for key, name in node_words.COLUMNS
-    )
+    names = ",".join(f"{name}={key}:{'bad' if name == 'missed' else 'n'}" for key, name in node_words.COLUMNS)
     return [
         grid(
             f"nodes_{moment}",

@@ -32,7 +32,7 @@ _WHEN: Final = {"worst": "each at its worst moment", "end": "at the end of the c
 
 
 def moments(rows: Rows) -> list[tuple[str, str, Rows]]:
-    """For each moment its name, a sentence that says which nodes these are, and its rows if there is a walk."""
+    """For each moment its name, a sentence of which nodes these are, and its rows if there is a walk."""
     found: list[tuple[str, str, Rows]] = []
     for moment, when in _WHEN.items():
         own = [row for row in rows if row["moment"] == moment]

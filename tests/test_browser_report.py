@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from base64 import b64encode
 from html import unescape
 from typing import TYPE_CHECKING, Any
@@ -43,6 +42,19 @@ async (source) => {
   return found;
 }
 """
+STRATEGIES = ("d55e00", "0072b2", "cc79a7", "009e73")
+FIGURES = {
+    "why": ("cc79a7",),
+    "space": STRATEGIES,
+    "iterations": STRATEGIES,
+    "holds": STRATEGIES,
+    "times": STRATEGIES,
+    "population": ("d55e00",),
+    "victims": ("0072b2", "d55e00"),
+}
+"""Every figure of the report, and colours that it shows beside those of paper and text."""
+
+SECTIONS = ("strategies", "missed", "iterations", "times", "population", "victims", "walks", "quality")
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +83,10 @@ class Visit:
             self.page.add_init_script(script)
         self.page.goto(report.as_uri())
 
-    def drawn(self) -> Visit:
-        """Wait until all figures are interactive."""
-        self.page.wait_for_selector("#figure-note", state="detached", timeout=60_000)
+    def drawn(self, name: str) -> Visit:
+        """Go to a figure and wait until it is interactive."""
+        self.page.locator(f"#figure-{name}").scroll_into_view_if_needed()
+        self.page.wait_for_selector(f"#figure-{name}.drawn .plot .main-svg", timeout=60_000)
         return self
 
     def colours(self, selector: str) -> dict[str, int]:
@@ -87,65 +100,79 @@ class Visit:
         return counted
 
 
+def written(folder: Path, **changed: Any) -> Path:
+    path = folder / "report.html"
+    path.write_text(render_page(sample_tables(**changed)), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render_page(sample_tables()), encoding="utf-8")
-    return path
+    return written(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tables = sample_tables(
-        comm=HOSTILE, custom=(HOSTILE,), capture={"path": HOSTILE, "hostname": HOSTILE, "tool": HOSTILE}
-    )
-    path = tmp_path_factory.mktemp("hostile") / "report.html"
-    path.write_text(render_page(tables), encoding="utf-8")
-    return path
+    capture = {"path": HOSTILE, "hostname": HOSTILE, "tool": HOSTILE}
+    return written(tmp_path_factory.mktemp("hostile"), comm=HOSTILE, custom=(HOSTILE,), capture=capture)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_figures_are_drawn_and_nothing_is_asked_for(browser: Browser, report: Path, scheme: str) -> None:
-    visit = Visit(browser, report, color_scheme=scheme).drawn()
-    page = visit.page
-    assert page.locator("#figure-iterations .plot .scatterlayer .points path").count() == 7
-    assert page.locator("#figure-population .plot .scatterlayer .lines path.js-line").count() == 2
-    page.wait_for_timeout(500)
-    dots, lines = (visit.colours(f"#figure-{name} .plot") for name in ("iterations", "population"))
-    space = visit.colours("#figure-space .plot")
-    for colour in ("d55e00", "0072b2", "cc79a7", "009e73"):
-        assert dots[colour] > 100
-        assert space[colour] > 50
-    assert lines["d55e00"] > 500
-    paper = "14171b" if scheme == "dark" else "ffffff"
-    assert max(dots, key=dots.__getitem__) == max(lines, key=lines.__getitem__) == paper
-    assert visit.said == []
-    assert visit.asked == [report.as_uri()]
+@pytest.fixture(scope="module")
+def light(browser: Browser, report: Path) -> Visit:
+    """One page for all tests that leave it as it was."""
+    clipboard = ["clipboard-read", "clipboard-write"]
+    visit = Visit(browser, report, color_scheme="light", permissions=clipboard)
+    for name in FIGURES:
+        visit.drawn(name)
+    return visit
 
 
-def test_colours_follow_the_system_while_the_page_is_open(browser: Browser, report: Path) -> None:
-    visit = Visit(browser, report, color_scheme="light").drawn()
-    visit.page.emulate_media(color_scheme="dark")
-    visit.page.wait_for_timeout(1000)
-    dots = visit.colours("#figure-iterations .plot")
-    assert max(dots, key=dots.__getitem__) == "14171b"
+@pytest.fixture(scope="module")
+def without_scripts(browser: Browser, report: Path) -> Visit:
+    return Visit(browser, report, java_script_enabled=False)
 
 
-def test_no_button_sends_anything_anywhere(browser: Browser, report: Path) -> None:
-    page = Visit(browser, report).drawn().page
-    titles = page.eval_on_selector_all(
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_shows_what_it_is_of(light: Visit, name: str) -> None:
+    found = light.colours(f"#figure-{name} .plot")
+    assert max(found, key=found.__getitem__) == "ffffff"
+    assert all(found.get(colour, 0) > 40 for colour in (*FIGURES[name], "1b1f24"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_static_picture_shows_the_same(without_scripts: Visit, name: str) -> None:
+    found = without_scripts.colours(f"#figure-{name} svg.static")
+    assert max(found, key=found.__getitem__) == "ffffff"
+    assert all(found.get(colour, 0) > 40 for colour in (*FIGURES[name], "1b1f24"))
+
+
+def test_nothing_is_said_and_nothing_is_asked_for(light: Visit, report: Path) -> None:
+    assert light.page.locator("figure").count() == len(FIGURES)
+    assert light.said == []
+    assert light.asked == [report.as_uri()]
+
+
+def test_every_section_has_something_to_read_and_a_link_to_it(light: Visit) -> None:
+    sections = light.page.eval_on_selector_all("main section", "all => all.map((one) => one.id)")
+    assert sections == [*SECTIONS, "provenance"]
+    for name in sections:
+        assert light.page.locator(f"nav a[href='#{name}']").count() == 1
+        assert light.page.locator(f"#{name}").locator("table, figure").first.is_visible()
+
+
+def test_no_button_sends_anything_anywhere(light: Visit) -> None:
+    titles = light.page.eval_on_selector_all(
         ".modebar-btn", "all => all.map((one) => one.dataset.title || one.title)"
     )
     assert any(re.search("PNG", title) for title in titles)
     assert not [title for title in titles if re.search("share|cloud|plotly|edit", title, re.IGNORECASE)]
-    assert page.locator(".modebar-btn--logo").count() == 0
+    assert light.page.locator(".modebar-btn--logo").count() == 0
 
 
-def test_a_figure_can_be_saved_as_a_picture(browser: Browser, report: Path) -> None:
-    page = Visit(browser, report).drawn().page
-    page.locator("#figure-iterations .plot").hover()
-    with page.expect_download() as download:
-        page.locator("#figure-iterations .modebar-btn[data-title*=PNG]").click()
+def test_a_figure_can_be_saved_as_a_picture(light: Visit) -> None:
+    light.page.locator("#figure-iterations .plot").hover()
+    with light.page.expect_download() as download:
+        light.page.locator("#figure-iterations .modebar-btn[data-title*=PNG]").click()
     assert download.value.suggested_filename == "iterations.png"
     assert download.value.path().read_bytes().startswith(b"\x89PNG")
 
@@ -157,9 +184,94 @@ def test_the_page_names_no_other_address(report: Path) -> None:
     assert "unsafe-eval" not in text
 
 
-def test_text_of_the_capture_stays_text(browser: Browser, hostile: Path) -> None:
-    visit = Visit(browser, hostile).drawn()
+def test_hovering_a_vma_tells_the_call_that_made_it(light: Visit) -> None:
+    light.page.locator("#figure-space .plot").scroll_into_view_if_needed()
+    # a place in the second panel, after the split and between two lookups
+    x, y = light.page.evaluate(
+        """() => {
+          const plot = document.querySelector("#figure-space .plot");
+          const { xaxis, yaxis2 } = plot._fullLayout;
+          const corner = plot.getBoundingClientRect();
+          return [corner.x + xaxis._offset + xaxis.l2p(2.7), corner.y + yaxis2._offset + yaxis2.l2p(1000)];
+        }"""
+    )
+    light.page.mouse.move(x, y)
+    hover = light.page.locator("#figure-space .plot .hoverlayer .hovertext").first
+    hover.wait_for()
+    assert re.match(
+        r"\d+ VMAs?, made by mprotect: pages \+[\d,]+ to \+[\d,]+, 2\.", hover.text_content() or ""
+    )
+
+
+def test_copy_buttons_give_what_they_stand_by(light: Visit) -> None:
+    page = light.page
+    page.locator("#as-text summary").click()
+    page.get_by_role("button", name="Copy as text").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("#text-form").text_content()
+    assert "\nvm_pgoff     0.012      1      1      0     34     30  replayed\n" in copied
+    tables = page.locator("main table").count()
+    assert page.get_by_role("button", name="Copy table as text", include_hidden=True).count() == tables
+    page.locator("#strategies").get_by_role("button", name="Copy table as Markdown").click()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('| strategy |')")
+    lines = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert lines[1].startswith("| --- | ---: | ---: |")
+    assert lines[5].startswith("| vm_pgoff | 0.012 | 1 | 1 | 0 | 34 | 30 |")
+
+
+def test_figures_have_names_for_those_who_do_not_see_them(light: Visit) -> None:
+    for finding in (
+        "Most iterations of one inner loop: observed, full 2,000",
+        "Most VMAs at once on one anon",
+    ):
+        assert light.page.get_by_role("group", name=re.compile(finding)).count() == 1
+
+
+def test_the_keyboard_reaches_every_button_and_shows_where_it_is(light: Visit) -> None:
+    light.page.locator("nav a").first.focus()
+    reached = []
+    for _ in range(16):
+        light.page.keyboard.press("Tab")
+        reached.append(light.page.evaluate("document.activeElement.textContent"))
+    assert {"Missed mappings", "Dark", "Copy table as text", "This report as plain text, for mail"} <= set(
+        reached
+    )
+    assert light.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+def test_print_shows_the_pictures_on_light_paper(light: Visit) -> None:
+    page = light.page
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("#figure-iterations svg.static").is_visible()
+    assert not page.locator("#figure-iterations .plot").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.emulate_media(media="screen", color_scheme="light")
+
+
+def test_colours_follow_the_system_and_the_button(browser: Browser, report: Path) -> None:
+    visit = Visit(browser, report, color_scheme="dark").drawn("iterations")
     page = visit.page
+    dots = visit.colours("#figure-iterations .plot")
+    assert max(dots, key=dots.__getitem__) == "14171b"
+    assert all(dots[colour] > 40 for colour in (*STRATEGIES, "e6e9ec"))
+    has = "paper => document.querySelector('#figure-iterations .plot').layout.paper_bgcolor === paper"
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function(has, arg="#ffffff")
+    page.get_by_role("button", name="Dark").click()
+    page.wait_for_function(has, arg="#14171b")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    page.get_by_role("button", name="Light").click()
+    page.wait_for_function(has, arg="#ffffff")
+    assert visit.said == []
+
+
+def test_text_of_the_capture_stays_text(browser: Browser, hostile: Path) -> None:
+    visit = Visit(browser, hostile, viewport={"width": 400, "height": 800})
+    for name in FIGURES:
+        visit.drawn(name)
+    page = visit.page
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 400
     assert page.locator("main b, main img, main [onclick], main a[href]").count() == 0
     assert page.locator("#walks td.wide").first.text_content() == HOSTILE_SHOWN
     assert page.locator("#strategies tbody th").last.text_content() == HOSTILE_SHOWN
@@ -167,119 +279,67 @@ def test_text_of_the_capture_stays_text(browser: Browser, hostile: Path) -> None
     # plotly draws the label without any element of its own inside: not bold, no link, no picture
     assert ticks.last.evaluate("tick => [tick.querySelectorAll('*').length, tick.textContent]") == [
         0,
-        HOSTILE_SHOWN,
+        HOSTILE_SHOWN[:24],
     ]
     assert page.title().endswith(HOSTILE_SHOWN)
     assert visit.said == []
     assert visit.asked == [hostile.as_uri()]
 
 
-def test_without_scripts_tables_and_pictures_are_there(browser: Browser, report: Path) -> None:
-    page = Visit(browser, report, java_script_enabled=False).page
+def test_without_scripts_tables_and_pictures_are_there(without_scripts: Visit) -> None:
+    page = without_scripts.page
     assert page.locator("#strategies tbody tr").count() == 5
     row = page.locator("#strategies tbody tr").nth(3)
     assert row.locator("th, td").all_text_contents()[:8] == [
         "vm_pgoff", "0.012", "1", "1", "0", "34", "30", "replayed",
     ]  # fmt: skip
     assert row.is_visible()
-    assert page.locator("svg.static").count() == 3
+    assert page.locator("svg.static").count() == len(FIGURES)
     assert all(picture.is_visible() for picture in page.locator("svg.static").all())
-    assert page.locator("#figure-iterations svg.static circle").count() == 5
     assert page.locator("button:visible").count() == 0
-    assert page.locator("#figure-note").is_visible()
 
 
 def test_a_browser_that_cannot_inflate_keeps_the_pictures_and_says_so(browser: Browser, report: Path) -> None:
     page = Visit(browser, report, script="delete window.DecompressionStream").page
-    page.wait_for_function("document.getElementById('figure-note').textContent.includes('could not start')")
+    page.locator("#figure-why").scroll_into_view_if_needed()
+    page.locator("#not-drawn").wait_for(state="attached")
+    assert "could not start" in (page.locator("#not-drawn").text_content() or "")
     assert all(picture.is_visible() for picture in page.locator("svg.static").all())
 
 
-def test_copy_button_gives_the_text_of_the_report(browser: Browser, report: Path) -> None:
-    visit = Visit(browser, report, permissions=["clipboard-read", "clipboard-write"])
-    page = visit.drawn().page
-    page.locator("#as-text summary").click()
-    page.get_by_role("button", name="Copy as text").click()
-    page.get_by_role("button", name="Copied").wait_for()
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == page.locator("#text-form").text_content()
-    assert "\nvm_pgoff     0.012      1      1      0     34     30  replayed\n" in copied
-
-
-def test_figures_have_names_for_those_who_do_not_see_them(browser: Browser, report: Path) -> None:
-    page = Visit(browser, report).drawn().page
-    images = page.get_by_role("group", name=re.compile("Most iterations in one inner loop: observed 2,000"))
-    assert images.count() == 1
-    assert (
-        page.get_by_role("group", name=re.compile("Most VMAs alive at once on one anon_vma: 2,000")).count()
-        == 1
-    )
-
-
-def test_a_narrow_screen_does_not_scroll_sideways(browser: Browser, hostile: Path) -> None:
-    page = Visit(browser, hostile, viewport={"width": 400, "height": 800}).drawn().page
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= 400
-
-
-def test_print_shows_the_pictures_on_light_paper(browser: Browser, report: Path) -> None:
-    page = Visit(browser, report, color_scheme="dark").drawn().page
-    page.emulate_media(media="print", color_scheme="dark")
-    assert page.locator("#figure-iterations svg.static").is_visible()
-    assert not page.locator("#figure-iterations .plot").is_visible()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-
-
 def test_a_link_restores_what_was_zoomed_into(browser: Browser, report: Path) -> None:
-    page = Visit(browser, report).drawn().page
-    page.evaluate(
+    visit = Visit(browser, report).drawn("space")
+    visit.page.evaluate(
         "Plotly.relayout(document.querySelector('#figure-space .plot'), "
         "{'xaxis.range[0]': 2.1, 'xaxis.range[1]': 2.6})"
     )
-    page.wait_for_function("location.hash === '#fig=space&x=2.1,2.6'")
+    visit.page.wait_for_function("() => location.hash === '#fig=space&x=2.1,2.6'")
     again = browser.new_context().new_page()
-    again.goto(page.url)
+    again.goto(visit.page.url)
     again.wait_for_function(
-        "JSON.stringify(document.querySelector('#figure-space .plot').layout?.xaxis.range) === '[2.1,2.6]'"
+        "() => document.querySelector('#figure-space .plot').layout?.xaxis.range.join() === '2.1,2.6'"
     )
-
-
-@pytest.mark.parametrize("link", ["#fig=nothing&x=1,2", "#fig=space&x=a,b", "#fig=<b>&x=1", "#fig=space&x=1"])
-def test_a_link_that_names_nothing_does_nothing(browser: Browser, report: Path, link: str) -> None:
-    visit = Visit(browser, report).drawn()
-    visit.page.evaluate("link => { location.hash = link }", link)
-    visit.page.wait_for_timeout(300)
+    for link in ("#fig=nothing&x=1,2", "#fig=space&x=a,b", "#fig=<b>&x=1", "#fig=space&x=1"):
+        visit.page.evaluate("link => { location.hash = link }", link)
+        visit.page.wait_for_timeout(50)
     assert visit.said == []
 
 
-def test_every_table_can_be_copied(browser: Browser, report: Path) -> None:
-    visit = Visit(browser, report, permissions=["clipboard-read", "clipboard-write"])
-    page = visit.drawn().page
-    tables = page.locator("main table").count()
-    assert page.get_by_role("button", name="Copy table as text", include_hidden=True).count() == tables
-    page.locator("#strategies").get_by_role("button", name="Copy table as Markdown").click()
-    page.get_by_role("button", name="Copied").wait_for()
-    lines = page.evaluate("navigator.clipboard.readText()").splitlines()
-    assert lines[1].startswith("| --- | ---: | ---: |")
-    assert lines[5].startswith("| vm_pgoff | 0.012 | 1 | 1 | 0 | 34 | 30 |")
-
-
-def test_the_keyboard_reaches_every_button_and_shows_where_it_is(browser: Browser, report: Path) -> None:
-    page = Visit(browser, report).drawn().page
-    reached = []
-    for _ in range(6):
-        page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.textContent"))
-    assert {"Copy table as text", "Copy table as Markdown", "Plain text, for mail"} <= set(reached)
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-
-
 def test_a_million_loops_open_in_three_seconds(browser: Browser, tmp_path: Path) -> None:
+    """Three seconds of the page's thread: how long others keep the processor is not the page's."""
     tables = sample_tables()
     copies = -(-1_000_000 // len(tables["loop"]))
     tables["loop"] = pa.concat_tables([tables["loop"]] * copies)
     path = tmp_path / "report.html"
     path.write_text(render_page(tables), encoding="utf-8")
     assert path.stat().st_size < 2_000_000
-    begun = time.monotonic()
-    Visit(browser, path).drawn()
-    assert time.monotonic() - begun < 3
+    page = browser.new_page()
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto(path.as_uri())
+    page.wait_for_selector("#figure-why.drawn .plot .main-svg")
+    for name in FIGURES:
+        page.locator(f"#figure-{name}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#figure-{name}.drawn .plot .main-svg")
+    spent = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    assert 0 < spent["TaskDuration"] < 3

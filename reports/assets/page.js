@@ -8,12 +8,18 @@
     });
   }
   for (const table of document.querySelectorAll("main table")) offer(table);
-  draw().catch((error) => {
-    const note = document.createElement("p");
-    note.id = "not-drawn";
-    note.textContent = `The pictures are static: this browser could not start the interactive ones (${error.message}).`;
-    document.querySelector("main").prepend(note);
-  });
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const places = new Map(figures.map((figure) => [document.getElementById(`figure-${figure.name}`), figure]));
+  const drawn = new Map();
+  let last = Promise.resolve();
+  const near = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) if (isIntersecting) interactive(target);
+  }, { rootMargin: "600px" });
+  for (const place of places.keys()) near.observe(place);
+  offerTheme();
+  restore();
+  window.addEventListener("hashchange", restore);
+  document.documentElement.dataset.ready = "yes";
 
   // Two buttons below a table: its cells as aligned text, and as Markdown.
   function offer(table) {
@@ -63,36 +69,44 @@
     setTimeout(() => { button.textContent = said; }, 2000);
   }
 
-  async function draw() {
-    const figures = JSON.parse(document.getElementById("figures").textContent);
+  // A figure becomes interactive when it comes near what is seen, one after the other.
+  function interactive(place) {
+    if (!drawn.has(place)) {
+      near.unobserve(place);
+      last = last.then(() => show(place)).catch(excuse);
+      drawn.set(place, last);
+    }
+    return drawn.get(place);
+  }
+
+  function excuse(error) {
+    if (document.getElementById("not-drawn")) return;
+    const note = document.createElement("p");
+    note.id = "not-drawn";
+    note.textContent = `The pictures are static: this browser could not start the interactive ones (${error.message}).`;
+    document.querySelector("main").prepend(note);
+  }
+
+  // A button that changes between light and dark, whatever the system prefers.
+  function offerTheme() {
+    const button = document.getElementById("theme");
+    if (!button) return;
     const root = document.documentElement;
-    const theme = document.getElementById("theme");
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    const again = () => {
-      theme.textContent = isDark() ? "Light" : "Dark";
-      if (window.Plotly) figures.forEach(show);
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
+    const follow = () => {
+      button.textContent = isDark() ? "Light" : "Dark";
+      for (const place of drawn.keys()) last = last.then(() => show(place)).catch(excuse);
     };
-    const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : dark.matches;
-    if (theme) {
-      theme.hidden = false;
-      theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; again(); });
-      dark.addEventListener("change", again);
-      again();
-    }
-    if (figures.length) {
-      await loadPlotly();
-      for (const figure of figures) {
-        await show(figure);
-        await new Promise(requestAnimationFrame); // let the page scroll in between
-      }
-      restore();
-      window.addEventListener("hashchange", restore);
-    }
-    root.dataset.drawn = "yes";
+    button.hidden = false;
+    button.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; follow(); });
+    system.addEventListener("change", follow);
+    follow();
   }
 
   // The library travels as base64 of gzip. Its script element has the hash that the page's policy allows.
   async function loadPlotly() {
+    if (window.Plotly) return;
     const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
     const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
@@ -101,25 +115,26 @@
     if (!window.Plotly) throw new Error("plotly.js did not load");
   }
 
-  async function show(figure) {
-    const place = document.getElementById(`figure-${figure.name}`);
-    place.classList.add("drawn");
+  async function show(place) {
+    await loadPlotly();
+    const figure = places.get(place);
     const { data, layout } = themed(figure.spec);
     const config = {
       displaylogo: false, showSendToCloud: false, responsive: true,
       modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
       toImageButtonOptions: { filename: figure.name },
     };
+    const plot = place.querySelector(".plot");
+    place.classList.add("drawn");
     try {
-      const plot = place.querySelector(".plot");
       await Plotly.react(plot, data, layout, config);
-      if (!plot.dataset.linked) {
-        plot.dataset.linked = "yes";
-        plot.on("plotly_relayout", (change) => remember(figure.name, change));
-      }
     } catch (error) {
       place.classList.remove("drawn");
       throw error;
+    }
+    if (!plot.dataset.linked) {
+      plot.dataset.linked = "yes";
+      plot.on("plotly_relayout", (change) => remember(figure.name, change));
     }
   }
 
@@ -130,13 +145,14 @@
     else if (change["xaxis.autorange"]) history.replaceState(null, "", `#figure-${name}`);
   }
 
-  function restore() {
+  async function restore() {
     const asked = new URLSearchParams(location.hash.slice(1));
     const range = (asked.get("x") || "").split(",").map(Number);
     const place = document.getElementById(`figure-${asked.get("fig")}`);
-    if (!place || range.length !== 2 || !range.every(Number.isFinite)) return;
+    if (!places.has(place) || range.length !== 2 || !range.every(Number.isFinite)) return;
     place.scrollIntoView();
-    Plotly.relayout(place.querySelector(".plot"), { "xaxis.range": range });
+    await interactive(place);
+    if (place.classList.contains("drawn")) Plotly.relayout(place.querySelector(".plot"), { "xaxis.range": range });
   }
 
   // Colours and font of the page, put into a copy of the specification.
