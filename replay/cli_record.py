@@ -97,6 +97,8 @@ def record(
             sys.stderr.write("replay: truth probes every iteration: the durations of walks mean nothing\n")
         done = recording.record(options)
         sys.stderr.write(f"recorded {printable(str(done.path))}{_words(done)}\n")
+        if done.interrupted:
+            raise KeyboardInterrupt
 
 
 def bench(
@@ -129,7 +131,8 @@ def bench(
     """Run a workload that makes rmap walks long; needs root.
 
     Sets KSM up and sets it back, merges pages of equal content, splits, moves, forks or unmaps their VMAs,
-    and has merged pages migrated before and after. Needs two NUMA nodes; with one, memory is compacted.
+    and has merged pages migrated before and after. On a machine of one NUMA node DAMON looks at them instead,
+    or, without DAMON, memory is compacted.
 
     Example: replay testbench split --record
     """
@@ -146,7 +149,8 @@ def bench(
         emit(f"{durations}\n{render_text(tables)}")
     else:
         done = run(options)
-        emit(f"{scenario.value}: {done.migrated} pages migrated, {done.refused} not\n")
+        looked_at = f", {done.looked_at} looked at by DAMON" if done.looked_at else ""
+        emit(f"{scenario.value}: {done.migrated} pages migrated, {done.refused} not{looked_at}\n")
 
 
 def _words(done: Recording) -> str:
@@ -158,7 +162,7 @@ def _words(done: Recording) -> str:
     )
     if done.walks == 0:
         words += "; something has to migrate or reclaim merged pages meanwhile"
-    if done.status:
+    if done.status and not done.interrupted:
         words += f"; the command ended with status {done.status}"
     grades = "; ".join(f"{grade}: {', '.join(names)}" for grade, names in done.answers.items() if names)
     return f"{words}\n  as replay inspect says, {grades}"

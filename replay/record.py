@@ -38,6 +38,7 @@ class Recording:
     Attributes:
         path: The capture.
         status: Exit status of the command; 0 without one.
+        interrupted: Whether a signal ended the command.
         walks: Calls of rmap_walk_ksm() in it; None: recorded without the probe.
         answers: Grades of ``replay inspect`` (``exact``, ``assumed``, ``modelled``, ``not``), best first, and
             the questions that the capture answers so.
@@ -45,6 +46,7 @@ class Recording:
 
     path: Path
     status: int
+    interrupted: bool
     walks: int | None
     answers: Mapping[str, tuple[str, ...]]
 
@@ -77,16 +79,15 @@ def record(options: RecordOptions, tracefs: Path = TRACEFS) -> Recording:
     Raises:
         UsageError: This kernel cannot be probed so.
         OutputError: Nothing was recorded (the script has said why), or events were lost.
-        KeyboardInterrupt: The command was interrupted; the capture is there.
     """
     options = replace(options, output=options.output.absolute())
     text = script(options, _probes_here(options, tracefs))
-    status = _run(["/bin/sh", "-c", text, "replay record"], tracefs)
+    status, signalled = _run(["/bin/sh", "-c", text, "replay record"], tracefs)
     if status == NOT_RECORDED:
         raise OutputError(
             "nothing was recorded, or not all", path=options.output, hint="what is said above tells why"
         )
-    return _checked(options, status)
+    return _checked(options, status, interrupted=signalled and status != 0)
 
 
 def clean_up(tracefs: Path = TRACEFS) -> None:
@@ -123,13 +124,13 @@ def _adapted(profile: Profile, syntax: Syntax, path: Path) -> dict[str, list[Def
     return {kernel: [each for each in adapted if each is not None]}
 
 
-def _run(command: list[str], tracefs: Path) -> int:
+def _run(command: list[str], tracefs: Path) -> tuple[int, bool]:
     """Run the script; signals that would end this process are passed on to it, and it ends in order.
 
     SIGHUP that this process ignores (nohup) stays ignored.
 
-    Raises:
-        KeyboardInterrupt: A signal came, and the command did not end well.
+    Returns:
+        Exit status of the script, and whether a signal came.
     """
     received: list[int] = []
     process: subprocess.Popen[bytes] | None = None
@@ -158,12 +159,10 @@ def _run(command: list[str], tracefs: Path) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if received and status not in (0, NOT_RECORDED):
-        raise KeyboardInterrupt
-    return status
+    return status, bool(received)
 
 
-def _checked(options: RecordOptions, status: int) -> Recording:
+def _checked(options: RecordOptions, status: int, *, interrupted: bool) -> Recording:
     """The recording, after a look at the capture.
 
     Raises:
@@ -188,6 +187,7 @@ def _checked(options: RecordOptions, status: int) -> Recording:
     return Recording(
         options.output,
         status,
+        interrupted,
         None if options.profile is Profile.stock else records.get(_WALK, 0),
         {grade: tuple(name for given, name in answers if given == grade) for grade in GRADES},
     )

@@ -7,7 +7,7 @@
 #     sh record.sh [COMMAND [ARGUMENT]...]   record while COMMAND runs; else until Ctrl-C
 #     sh record.sh --clean                   take away what a killed recording left
 #
-# Exits with the status of COMMAND; 125: nothing was recorded, or not all.
+# Exits with the status of COMMAND; 125: nothing was recorded, or not all; 130: interrupted.
 set -fu
 TRACEFS=${TRACEFS:-/sys/kernel/tracing}
 PROC=${PROC:-/proc}
@@ -251,7 +251,7 @@ define_probes
 choose_events
 start_recorder
 record_maps
-say "recording into $OUTPUT"
+say "recording into $OUTPUT${IDLE:+ until Ctrl-C}${SECONDS_AT_MOST:+, for at most $SECONDS_AT_MOST s}"
 if [ -z "$INTERRUPTED" ]; then
     "$@" <&3 3<&- 4<&- 5<&- &
     COMMAND=$!
@@ -262,6 +262,7 @@ if [ -z "$INTERRUPTED" ]; then
         kill -0 "$COMMAND" 2> /dev/null || break
     done
     COMMAND=''
+    [ -z "$INTERRUPTED" ] || [ "$status" -le 128 ] || status=130 # of the signal, or of the wait that it ended
     [ -z "$IDLE" ] || status=0 # its end was the wish
     [ -z "$SECONDS_AT_MOST" ] || [ "$status" != 124 ] || status=0
 else

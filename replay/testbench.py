@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
+from operator import ne
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from replay import testbench_damon as damon
 from replay import testbench_mm as mm
 from replay.testbench_ksm import Ksm
 from replay.testbench_scenarios import SCENARIOS
@@ -54,12 +56,14 @@ class Bench:
         ksm: KSM, set up.
         migrated: Pages that were migrated.
         refused: Pages that the kernel did not migrate.
+        looked_at: Pages that DAMON looked at instead, on a machine of one NUMA node.
     """
 
     options: BenchOptions
     ksm: Ksm
     migrated: int = 0
     refused: int = 0
+    looked_at: int = 0
     nodes: list[int] = field(default_factory=mm.nodes)
 
     def fill(self, address: int, pages: int) -> None:
@@ -75,13 +79,24 @@ class Bench:
         self.mark("merged", f"{merged:,} pages are merged")
 
     def walk(self, phase: str, addresses: list[int]) -> None:
-        """Migrate pages from among ``addresses``, evenly chosen."""
-        self.mark(phase, f"migrates pages: {phase}")
-        if len(self.nodes) < 2:
-            mm.compact()
-            return
+        """Have the kernel walk the mappings of pages from among ``addresses``, evenly chosen.
+
+        It migrates them to another NUMA node; where there is none, DAMON looks at them; where there is no
+        DAMON either, memory is compacted, which migrates those that are in its way.
+        """
         step = max(1, len(addresses) // self.options.walks)
-        for address in addresses[: step * self.options.walks : step]:
+        chosen = addresses[: step * self.options.walks : step]
+        self.mark(phase, f"has {len(chosen)} pages walked: {phase}")
+        if len(self.nodes) < 2:
+            frames = mm.frames(chosen)
+            present = sorted({*frames} - {0})
+            if damon.look_at(present):
+                self.looked_at += len(present)
+            else:
+                mm.compact()
+                self.migrated += sum(map(ne, frames, mm.frames(chosen)))
+            return
+        for address in chosen:
             if mm.migrate(address, self.nodes):
                 self.migrated += 1
             else:
@@ -112,7 +127,8 @@ def run(options: BenchOptions) -> Bench:
         bench = Bench(options, ksm)
         if len(bench.nodes) < 2:
             sys.stderr.write(
-                "testbench: one NUMA node: walks only where compaction finds something to move\n"
+                "testbench: one NUMA node: pages cannot be migrated to another; DAMON looks at them, or, "
+                "where it cannot be used, memory is compacted\n"
             )
         try:
             SCENARIOS[options.scenario](bench)

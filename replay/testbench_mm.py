@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_NOHUGEPAGE = 12, 13, 15
 _PR_SET_MEMORY_MERGE: Final = 67
 _MPOL_MF_MOVE_ALL: Final = 4
 _SYS_MOVE_PAGES: Final = {"x86_64": 279}.get(platform.machine(), 239)  # 239: asm-generic/unistd.h
+_PRESENT: Final = 1 << 63
+_FRAME: Final = (1 << 55) - 1
 _NODES: Final = Path("/sys/devices/system/node/has_memory")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -138,6 +141,16 @@ def migrate(address: int, targets: list[int]) -> bool:
     here = move_pages(None)
     there = targets[(targets.index(here) + 1) % len(targets)] if here in targets else targets[0]
     return move_pages(ctypes.c_int(there)) == there
+
+
+def frames(addresses: list[int]) -> list[int]:
+    """Page frame numbers of pages of this process (man 5 proc_pid_pagemap); 0: none is there, or not root."""
+    found = []
+    with Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap:
+        for address in addresses:
+            entry = int.from_bytes(os.pread(pagemap.fileno(), 8, address // PAGE * 8), sys.byteorder)
+            found.append(entry & _FRAME if entry & _PRESENT else 0)
+    return found
 
 
 def compact() -> None:

@@ -37,6 +37,7 @@ def record_and_analyze(
 
     Raises:
         UsageError: The scenario failed, and has said why.
+        KeyboardInterrupt: It was interrupted; the capture is there.
     """
     command = (
         *(sys.executable, "-m", "replay", "testbench", options.scenario),
@@ -44,6 +45,8 @@ def record_and_analyze(
         *("--seed", str(options.seed), "--timeout", str(options.timeout_s)),
     )
     done = record(RecordOptions(path, profile=events, force=force, command=command))
+    if done.interrupted:
+        raise KeyboardInterrupt
     if done.status:
         raise UsageError(
             f"the scenario ended with status {done.status}", where=str(path), hint="it says above why"
