@@ -57,7 +57,7 @@ def rebuild(
     probed: bool,
     release: str | None,
     events_lost: bool,
-) -> tuple[Exact, Agreement | None]:
+) -> tuple[Exact, Agreement | None, pl.DataFrame | None]:
     """Rebuild the state by the evidence that was asked for, and replay the walks over it.
 
     Modelled trees carry numbers, not the kernel's pointers, so what probes tell of KSM cannot be joined to
@@ -71,17 +71,19 @@ def rebuild(
         events_lost: Whether events were lost.
 
     Returns:
-        State and walks, and for ``both`` the agreement of the model with the probes.
+        State and walks; for ``both`` the agreement of the model with the probes; where the model ran, the
+        merges that it refused (``model.Modelled.refusals``).
     """
     evidence = options.evidence or ("exact" if probed else "modelled")
     if evidence == "exact":
-        return replay_exact(events, options.strategies), None
+        return replay_exact(events, options.strategies), None, None
     from replay.model import reconstruct  # costs its compiler only those who ask for it
 
     rules = cast("KernelRules", options.kernel_rules) if options.kernel_rules else rules_of(release, events)
     modelled = reconstruct(events, rules)
     if evidence == "both":
         agrees = agreement(events, modelled.lives, rules, events_lost=events_lost)
-        return replay_exact(events, options.strategies), agrees
+        return replay_exact(events, options.strategies), agrees, modelled.refusals
     blind = {name: frame.clear() if name in _OF_PROBES else frame for name, frame in events.items()}
-    return replay_state(blind, modelled.lives, modelled.versions, options.strategies), None
+    replayed = replay_state(blind, modelled.lives, modelled.versions, options.strategies)
+    return replayed, None, modelled.refusals

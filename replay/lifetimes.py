@@ -127,6 +127,7 @@ def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
     several = (
         tree_ages(lives.join(linked, on="anon_vma", how="semi"))
         .filter(~alone)
+        .sort("version", "born", "died")
         .group_by("version")
         .agg(
             pl.col(*same, "born_seq", "born_ts_ns").first(),

@@ -1,6 +1,7 @@
-"""Which VMAs side by side did not merge, and why: neighbours on the largest trees, at their peaks.
+"""Which VMAs side by side did not merge, and why: neighbours on the largest trees, and what calls tried.
 
-The reasons are those of ``merge_rules``, asked once for each distinct pair of states.
+The reasons are those of ``merge_rules``: of neighbours asked here, once for each distinct pair of states; of
+merges that calls tried asked by the model, as it goes.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from replay.call_sites import SITE
+from replay.call_sites import SITE, sites
 from replay.merge_rules import REASONS, refused_anon_vma, refused_pgoff, refused_vma
 from schemas import TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from replay.splits import Audit
 
 APART: Final = "apart"
@@ -82,6 +85,41 @@ def neighbours(audit: Audit, vma: pl.DataFrame, ev_avc: pl.DataFrame) -> pl.Data
     reasoned = known.join(told, on=known.columns, how="left", maintain_order="left", nulls_equal=True)
     pairs = pl.concat([pairs, reasoned.select("flags", "reasons", "by_6_12", "by_7_3")], how="horizontal")
     return by_site(pairs.with_columns(kind=pl.lit("neighbours"), vm_flags="flags"))
+
+
+def tried(
+    refusals: pl.DataFrame,
+    tree: pl.DataFrame,
+    events: Mapping[str, pl.DataFrame],
+    comms: Mapping[int, str],
+) -> pl.DataFrame:
+    """Table ``refusal`` of the merges that calls tried.
+
+    Args:
+        refusals: ``model.Modelled.refusals``.
+        tree: Table ``tree``; its modelled rows tell the tree.
+        events: The ``ev_*`` tables.
+        comms: Names of tasks by thread id.
+
+    Returns:
+        Rows of kind ``merge``.
+    """
+    numbers = tree.filter(pl.col("evidence") == "modelled").select("anon_vma", "tree_id")
+    distinct = refusals.select("older", "newer").unique()
+    both = distinct.select((pl.col("older") | pl.col("newer")).alias("both"))["both"]
+    spoken = distinct.with_columns(reasons=pl.Series([words(bits) for bits in both], dtype=pl.String))
+    attempts = (
+        sites(refusals, events, comms)
+        .join(numbers, on="anon_vma", how="left")
+        .join(spoken, on=["older", "newer"], how="left")
+        .with_columns(
+            kind=pl.lit("merge"),
+            by_6_12=pl.col("older") != 0,
+            by_7_3=pl.col("newer") != 0,
+            evidence=pl.lit("modelled"),
+        )
+    )
+    return by_site(attempts)
 
 
 def by_site(pairs: pl.DataFrame) -> pl.DataFrame:

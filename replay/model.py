@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from replay.model_frames import lives, versions
+from replay.model_frames import lives, refusals, versions
 from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
 from replay.model_rules import RULES
 from replay.model_run import run
@@ -39,6 +39,7 @@ class Modelled:
             ``vma`` are numbers from 1, not pointers. In order of insertion: ``born_seq`` alone does not tell
             that order, since all that one operation does happens at its place.
         versions: Versions of VMAs, those without an anon_vma as well; sorted by ``vma_id``.
+        refusals: Merges with a VMA beside that the rules of some kernel refuse: ``model_frames.refusals``.
         doubts: Where the model had to do without knowing: name, count. Names: ``clone_flags`` (a task was
             made, and nothing tells whether it shares the address space), ``brk_before`` (the break moved
             before the capture told where it was), ``mremap_of_unknown`` (a VMA was moved or grown whose
@@ -48,6 +49,7 @@ class Modelled:
 
     lives: pl.DataFrame
     versions: pl.DataFrame
+    refusals: pl.DataFrame
     doubts: dict[str, int]
 
 
@@ -73,6 +75,7 @@ def reconstruct(
     return Modelled(
         lives(state, table, chosen, vmas),
         vmas.drop("born"),
+        refusals(state, table),
         {name: count for name, count in doubts.items() if count},
     )
 

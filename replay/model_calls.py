@@ -5,6 +5,7 @@ The kernel's names and order; ``s`` is the state, ``mm`` and ``vma`` are slots.
 
 from __future__ import annotations
 
+from replay.model_merge import merge_new_range, vma_modify
 from replay.model_rmap import anon_vma_prepare, post_update, pre_update, touch
 from replay.model_rules import (
     KSM_INCOMPATIBLE,
@@ -30,12 +31,10 @@ from replay.model_state import BRK_BEFORE, MERGEABLE_FIRST, State
 from replay.model_vma import (
     clear_target,
     find_vma,
-    merge_new_range,
     munmap,
     new_vma,
     set_start,
     vma_link,
-    vma_modify,
 )
 
 
@@ -80,7 +79,10 @@ def map_range(
     mergeable = VM_MERGEABLE if s.space[mm].merge_any and flags & KSM_INCOMPATIBLE == 0 else 0
     if s.count[MERGEABLE_FIRST]:
         flags |= mergeable
-    if merge_new_range(s, mm, start, end, flags, file, pgoff, start, 0, -1, -1, -1, just_expand) < 0:
+    if (
+        merge_new_range(s, mm, start, end, flags, mergeable, file, pgoff, start, 0, -1, -1, -1, just_expand)
+        < 0
+    ):
         vma_link(s, new_vma(s, mm, start, end, flags | mergeable, file, pgoff, start, 0))
 
 

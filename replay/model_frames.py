@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from replay.model_ops import PAGE
-from replay.model_state import DEATHS, FIELDS, LIVES, VERSIONS
+from replay.model_state import DEATHS, FIELDS, LIVES, REFUSALS, VERSIONS
 
 if TYPE_CHECKING:
     from replay.model_rules import Rules
@@ -109,6 +109,28 @@ def lives(state: State, table: pl.DataFrame, rules: Rules, vmas: pl.DataFrame) -
     return whole.join_asof(
         known, left_on="born", right_on="since", by="vma", check_sortedness=False, coalesce=True
     ).drop("since", strict=False)
+
+
+def refusals(state: State, table: pl.DataFrame) -> pl.DataFrame:
+    """Merges of VMAs side by side that an operation tried and the rules of some kernel refuse, in order.
+
+    Args:
+        state: State after all operations.
+        table: The operations.
+
+    Returns:
+        ``seq``, ``ts_ns``, ``pid`` of the operation; ``older``, ``newer``: reasons by the rules of 6.12 and
+        of 7.3 in the same state, bits of ``merge_rules``, 0: merges; ``vm_flags``: bits that differ;
+        ``anon_vma`` (null: neither of the two was faulted).
+    """
+    rows = _frame(state, "refusal", state.count[REFUSALS])
+    return rows.select(
+        *(table[name].gather(rows["op"]) for name in ("seq", "ts_ns", "pid")),
+        "older",
+        "newer",
+        vm_flags=pl.col("flags").cast(pl.UInt64),
+        anon_vma=pl.when(pl.col("anon_vma") >= 0).then(pl.col("anon_vma") + 1).cast(pl.UInt64),
+    )
 
 
 def _frame(state: State, name: str, rows: int) -> pl.DataFrame:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODULES: Final = (
     *("model_state", "model_rules", "merge_rules", "model_ops", "model_map", "model_rmap"),
-    *("model_vma", "model_spaces", "model_calls", "model_mremap", "model_run"),
+    *("model_vma", "model_merge", "model_spaces", "model_calls", "model_mremap", "model_run"),
 )
 
 

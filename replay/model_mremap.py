@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+from replay.model_merge import merge_new_range
 from replay.model_rmap import anon_vma_clone, touch, unlink_anon_vmas
 from replay.model_rules import MREMAP_DONTUNMAP, MREMAP_FIXED, VM_LOCKED, VM_LOCKED_MASK
 from replay.model_state import DONTUNMAP_RESETS, MREMAP_OF_UNKNOWN, State
 from replay.model_vma import (
     clear_target,
     find_vma,
-    merge_new_range,
     munmap,
     new_vma,
     split_vma,
@@ -36,6 +36,7 @@ def grow_in_place(s: State, mm: int, addr: int, end: int) -> None:
         s.vma[vma].end,
         end,
         s.vma[vma].flags,
+        0,
         s.vma[vma].file,
         s.vma[vma].pgoff + pages,
         s.vma[vma].anon_pgoff + pages,
@@ -62,7 +63,7 @@ def copy_vma(s: State, vma: int, addr: int, new_addr: int, pages: int, keep: boo
             without = vma
     end = new_addr + pages
     merged = merge_new_range(
-        s, mm, new_addr, end, flags, file, pgoff, anon_pgoff, policy, anon_vma, vma, without, False
+        s, mm, new_addr, end, flags, 0, file, pgoff, anon_pgoff, policy, anon_vma, vma, without, False
     )
     if merged < 0:
         new = new_vma(s, mm, new_addr, end, flags, file, pgoff, anon_pgoff, policy)

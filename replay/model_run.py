@@ -57,6 +57,7 @@ from replay.model_state import (
     LIVES,
     NEEDED,
     OP,
+    REFUSALS,
     SPACE_SLOTS,
     VERSIONS,
     VMA_SLOTS,
@@ -117,6 +118,7 @@ def has_room(s: State, vmas: int, chain: int) -> bool:
     blocks = s.count[BLOCK_SLOTS] - s.count[FREE_BLOCKS] + 3 * vmas // (BLOCK // 2) + 4
     lives = s.count[LIVES] + 8 * vmas * chain
     versions = s.count[VERSIONS] + 4 * vmas
+    refusals = s.count[REFUSALS] + 4 * vmas
     if (
         slots <= len(s.vma)
         and chains <= len(s.avc)
@@ -125,6 +127,7 @@ def has_room(s: State, vmas: int, chain: int) -> bool:
         and blocks <= len(s.block)
         and lives <= len(s.life)
         and versions <= len(s.version)
+        and refusals <= len(s.refusal)
     ):
         return True
     s.count[NEEDED] = slots
@@ -134,6 +137,7 @@ def has_room(s: State, vmas: int, chain: int) -> bool:
     s.count[NEEDED + 4] = blocks
     s.count[NEEDED + 5] = lives
     s.count[NEEDED + 6] = versions
+    s.count[NEEDED + 7] = refusals
     return False
 
 

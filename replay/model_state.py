@@ -34,6 +34,7 @@ BLOCK: Final = 32
     LIVES,
     DEATHS,
     VERSIONS,
+    REFUSALS,
     TOUCHED,
     BLOCKS,
     VMA_SLOTS,
@@ -53,8 +54,8 @@ BLOCK: Final = 32
     MREMAP_OF_UNKNOWN,
     TARGET_NOT_FREE,
     NEEDED,
-) = range(27)
-GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version")
+) = range(28)
+GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)
 
@@ -77,6 +78,8 @@ class State(NamedTuple):
         life: Insertions into trees, each begins a life; ``born``: operation.
         death: Removals: the life, the operation.
         version: What a VMA was after an operation that touched it; ``alive``: 0 or 1.
+        refusal: Merges with a VMA beside that the rules of some kernel refuse; ``older``, ``newer``: reasons
+            by those of 6.12 and of 7.3 (``merge_rules``); ``flags``: bits of vm_flags that differ.
         task: Address space by task.
     """
 
@@ -93,6 +96,7 @@ class State(NamedTuple):
     life: Records
     death: Records
     version: Records
+    refusal: Records
     task: Records
 
 
@@ -112,6 +116,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "life": ("avc", "anon_vma", "vma", "mm", "start", "end", "pgoff", "anon_pgoff", "born"),
     "death": ("life", "op"),
     "version": ("vma", "mm", "start", "end", "pgoff", "anon_pgoff", "flags", "anon_vma", "op", "alive"),
+    "refusal": ("op", "older", "newer", "flags", "anon_vma"),
     "task": ("space",),
 }
 """Fields by table. VMAs, avcs and anon_vmas fill cache lines: what merging looks at lies in the first."""

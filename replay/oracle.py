@@ -99,10 +99,15 @@ def _strategy(
 
 def _vma(intervals: list[Interval]) -> Rows:
     """Versions of VMAs: each a time in which the VMA is on some tree. Numbers the intervals' versions."""
-    tree_age: dict[int, int] = {}
+    tree_age: dict[Interval, int] = {}
+    trees: dict[int, tuple[int, int]] = {}
     of_vma: dict[int, list[Interval]] = defaultdict(list)
     for each in intervals:
-        tree_age.setdefault(each.anon_vma, each.born)
+        age, over = trees.get(each.anon_vma, (each.born, each.born))
+        if each.born > over:  # without interval it was freed, and this is another one at its address
+            age = each.born
+        trees[each.anon_vma] = age, max(over, each.died)
+        tree_age[each] = age
         of_vma[each.vma].append(each)
     versions: list[list[Interval]] = []
     for lives in of_vma.values():
@@ -122,10 +127,10 @@ def _vma(intervals: list[Interval]) -> Rows:
     return rows
 
 
-def _version(vma_id: int, version: list[Interval], tree_age: dict[int, int]) -> dict[str, Any]:
+def _version(vma_id: int, version: list[Interval], tree_age: dict[Interval, int]) -> dict[str, Any]:
     """One row of ``vma``: from its first interval; its own anon_vma is the one seen last."""
     first, last = version[0], max(version, key=lambda each: each.died)
-    own = max(version, key=lambda each: (tree_age[each.anon_vma], each.anon_vma))
+    own = max(version, key=lambda each: (tree_age[each], each.anon_vma))
     return {
         "vma_id": vma_id,
         "vma": first.vma,

@@ -33,6 +33,7 @@ class OracleModel:
     Attributes:
         lives: One dict a life of an interval, in order of birth.
         versions: One dict a version of a VMA, in order of birth.
+        refusals: One dict a merge that the rules of some kernel refuse, in order.
         doubts: How often the model had to do without knowing.
     """
 
@@ -41,6 +42,7 @@ class OracleModel:
         self.areas = Areas(rules)
         self.lives: list[Event] = []
         self.versions: list[Event] = []
+        self.refusals: list[Event] = []
         self.doubts: Counter[str] = Counter()
         self._task_mm: dict[int, Mm] = {}
         self._calls: dict[int, Event] = {}
@@ -92,6 +94,17 @@ class OracleModel:
             self._open_lives[avc.number] = life
         for number in sorted(self.areas.touched):
             self._version(self.areas.touched[number], row)
+        for older, newer, flags, anon_vma in self.areas.refused:
+            self.refusals.append(
+                {
+                    **{name: row[name] for name in ("seq", "ts_ns", "pid")},
+                    "older": older,
+                    "newer": newer,
+                    "vm_flags": flags,
+                    "anon_vma": anon_vma,
+                }
+            )
+        self.areas.refused.clear()
         self.areas.log.clear()
         self.areas.touched.clear()
 
@@ -266,7 +279,7 @@ class OracleModel:
         mergeable = k.VM_MERGEABLE if mm.merge_any and not flags & k.KSM_INCOMPATIBLE else 0
         if self.rules.mergeable_first:
             flags |= mergeable
-        new = Proposed(start, end, flags, file, pgoff, start, None, None)
+        new = Proposed(start, end, flags, file, pgoff, start, None, None, mergeable=mergeable)
         if self.areas.merge_new_range(mm, new, just_expand=just_expand) is None:
             new.flags |= mergeable
             mm.add(self.areas.new_vma(mm, new))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass, field
 
-from replay.model_rules import VM_MAYBE_GUARD, VM_SHARED, Rules
+from replay.model_rules import OWN_FLAGS, RULES, VM_MAYBE_GUARD, VM_SHARED, Rules
 
 Policy = tuple[int, ...] | None
 
@@ -114,6 +114,11 @@ class Proposed:
     anon_vma: AnonVma | None
     middle: Vma | None = None
     copied_from: Vma | None = None
+    mergeable: int = 0
+    """Flag that 7.3 sets before it looks for a merge, and 6.12 after it."""
+
+
+Range = Vma | Proposed
 
 
 class Areas:
@@ -123,12 +128,15 @@ class Areas:
         log: Insertions (True) into and removals (False) from trees of the current operation, in order, with
             the range of the VMA at that instant.
         touched: VMAs that the current operation may have changed.
+        refused: Merges that the current operation tried and the rules of some kernel refuse: the reasons by
+            those of 6.12 and of 7.3, the flags that differ, the number of the anon_vma.
     """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.log: list[tuple[bool, Avc, int, int, int, int]] = []
         self.touched: dict[int, Vma] = {}
+        self.refused: list[tuple[set[str], set[str], int, int | None]] = []
         self._vmas = self._avcs = self._anon_vmas = self._mms = 0
 
     # mm/rmap.c
@@ -317,15 +325,20 @@ class Areas:
         for vma in remove:
             self.drop(vma)
 
-    def _is_mergeable_vma(self, new: Proposed, other: Vma) -> bool:
-        return (
-            new.policy == other.policy
-            and not (new.flags ^ other.flags) & ~VM_MAYBE_GUARD
-            and new.file == other.file
-        )
+    def _reasons(self, rules: Rules, new: Proposed, other: Vma, low: Range, high: Range) -> set[str]:
+        """What is against a merge: is_mergeable_vma(), is_mergeable_anon_vma(), page offsets."""
+        flags = new.flags | new.mergeable if rules.mergeable_first else new.flags & ~new.mergeable
+        against = {
+            "flags": (flags ^ other.flags) & ~VM_MAYBE_GUARD != 0,
+            "policy": new.policy != other.policy,
+            "file": new.file != other.file,
+            "anon_vma": not self._is_mergeable_anon_vma(rules, new, other),
+            "pgoff": not self._contiguous(rules, low, high),
+        }
+        return {reason for reason, holds in against.items() if holds}
 
-    def _is_mergeable_anon_vma(self, new: Proposed, other: Vma) -> bool:
-        if not self.rules.merges_faulted_into_unfaulted:
+    def _is_mergeable_anon_vma(self, rules: Rules, new: Proposed, other: Vma) -> bool:
+        if not rules.merges_faulted_into_unfaulted:
             unset = new.anon_vma is None or other.anon_vma is None
             return (unset and len(other.avcs) == 1) or new.anon_vma is other.anon_vma
         if other.anon_vma is None and new.anon_vma is not None:
@@ -335,32 +348,31 @@ class Areas:
             return not other.is_fork_child
         return new.anon_vma is other.anon_vma
 
-    def _contiguous(self, low: Vma | Proposed, high: Vma | Proposed) -> bool:
+    def _contiguous(self, rules: Rules, low: Range, high: Range) -> bool:
         pages = low.end - low.start
         private_file = low.file and not low.flags & VM_SHARED
-        by_address = not (self.rules.anon_pgoff and private_file) or (
-            high.anon_pgoff == low.anon_pgoff + pages
-        )
+        by_address = not (rules.anon_pgoff and private_file) or high.anon_pgoff == low.anon_pgoff + pages
         return high.pgoff == low.pgoff + pages and by_address
+
+    def _merges(self, new: Proposed, other: Vma, low: Range, high: Range) -> bool:
+        """Whether the kernel's own rules let them merge; what is against it is noted."""
+        older, newer = (self._reasons(RULES[name], new, other, low, high) for name in ("6.12", "7.3"))
+        if older or newer:
+            own = new.anon_vma or other.anon_vma
+            self._refuse(older, newer, new.flags ^ other.flags, own)
+        return not (newer if self.rules.name == "7.3" else older)
+
+    def _refuse(self, older: set[str], newer: set[str], flags: int, anon_vma: AnonVma | None) -> None:
+        self.refused.append((older, newer, flags & ~OWN_FLAGS, anon_vma.number if anon_vma else None))
 
     def _can_merge(self, new: Proposed, prev: Vma | None, next_: Vma | None) -> tuple[bool, bool]:
         """can_vma_merge_left(), can_vma_merge_right()."""
-        left = (
-            prev is not None
-            and prev.end == new.start
-            and self._is_mergeable_vma(new, prev)
-            and self._is_mergeable_anon_vma(new, prev)
-            and self._contiguous(prev, new)
-        )
-        right = (
-            next_ is not None
-            and next_.start == new.end
-            and self._is_mergeable_vma(new, next_)
-            and self._is_mergeable_anon_vma(new, next_)
-            and self._contiguous(new, next_)
-        )
+        left = prev is not None and prev.end == new.start and self._merges(new, prev, prev, new)
+        right = next_ is not None and next_.start == new.end and self._merges(new, next_, new, next_)
         if left and right and prev is not None and next_ is not None:
             both = prev.anon_vma is None or next_.anon_vma is None or prev.anon_vma is next_.anon_vma
+            if not both:
+                self._refuse({"anon_vma"}, {"anon_vma"}, prev.flags ^ next_.flags, prev.anon_vma)
             right = both
         return left, right
 

@@ -17,7 +17,7 @@ from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
-from replay.merges import neighbours
+from replay.merges import neighbours, tried
 from replay.node_tables import node_summary, node_walks
 from replay.observed import observed
 from replay.options import AnalyzeOptions
@@ -91,7 +91,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         info = capture.info
     events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
-    exact, agrees = rebuild(
+    exact, agrees, refusals = rebuild(
         events, options, probed=probed, release=info.kernel_release, events_lost=info.events_lost != 0
     )
     observed_loop, observed_walk = observed(events, exact.walks)
@@ -111,6 +111,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     }
     wait = waits(exact, events, comms)
     audited = audit(exact.avc, events, comms)
+    refused = [neighbours(audited, exact.vma, events["ev_avc"])]
+    if refusals is not None:
+        refused.append(tried(refusals, audited.tree, events, comms))
     names = TABLES["capture"].arrow.names
     frames = {
         "capture": pl.DataFrame([{name: own[name] for name in names}], infer_schema_length=None),
@@ -122,7 +125,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "tree": audited.tree,
         "split": audited.split,
         "population": audited.population,
-        "refusal": neighbours(audited, exact.vma, events["ev_avc"]),
+        "refusal": pl.concat(refused),
         "rmap_item": exact.rmap_item,
         "avc": exact.avc,
         "vma": exact.vma,

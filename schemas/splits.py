@@ -119,10 +119,12 @@ REFUSAL: Final = Table(
         text(
             "kind",
             "neighbours: VMAs that lay side by side on a tree at its peak, by what the later of the two was "
-            "made by; merge: merges that calls tried and the rules refused.",
+            "made by; merge: merges that calls tried and the rules of 6.12 or of 7.3 refuse.",
             _AUDIT,
         ),
-        int64("tree_id", "The tree.", _AUDIT, null="merge: not only of the trees of table tree"),
+        int64(
+            "tree_id", "The tree.", _AUDIT, null="merge: not on one of them, or the trees are those of probes"
+        ),
         *_site(),
         text(
             "reasons",

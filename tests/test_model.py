@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from captures import open_capture
 from captures.canonical import canonical_events
+from replay.merge_rules import REASONS
 from replay.model import Modelled, reconstruct
 from replay.model_rules import RULES
 from replay.oracle_model import OracleModel
@@ -32,6 +33,7 @@ VERSION = (
     *("vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "anon_vma"),
     *("born_seq", "born_ts_ns", "died_seq", "died_ts_ns", "cause_event"),
 )
+REFUSAL = ("seq", "ts_ns", "pid", "vm_flags", "anon_vma", "older", "newer")
 NEVER = 10**9
 
 
@@ -44,12 +46,20 @@ def twin_rows(found: list[dict[str, Any]], names: tuple[str, ...]) -> list[tuple
     return [tuple(each[name] for name in names) for each in found if each["born_seq"] != each["died_seq"]]
 
 
+def said(reasons: int) -> set[str]:
+    """The words of the bits."""
+    return {word for bit, word in REASONS.items() if reasons & bit}
+
+
 def check(events: Mapping[str, pl.DataFrame], rules: KernelRules, *, compile_from: int = NEVER) -> Modelled:
     """Both engines give the same."""
     model = reconstruct(events, rules, compile_from=compile_from)
     twin = OracleModel(RULES[rules]).run(events)
     assert rows(model.lives, LIFE) == twin_rows(twin.lives, LIFE)
     assert rows(model.versions, VERSION) == twin_rows(twin.versions, VERSION)
+    assert [(*row, said(older), said(newer)) for *row, older, newer in rows(model.refusals, REFUSAL)] == [
+        tuple(each[name] for name in REFUSAL) for each in twin.refusals
+    ]
     assert Counter(model.doubts) == twin.doubts
     return model
 
