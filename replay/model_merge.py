@@ -60,7 +60,8 @@ def can_merge(
     )
     if older | newer:
         own = anon_vma if anon_vma >= 0 else s.vma[other].anon_vma
-        note_refusal(s, older, newer, (flags ^ s.vma[other].flags) & ~OWN_FLAGS, own)
+        differ = (flags ^ s.vma[other].flags | mergeable) & ~OWN_FLAGS
+        note_refusal(s, older, newer, differ, own)
     return bool((newer if s.count[MERGES_FAULTED] else older) == 0)
 
 

@@ -359,7 +359,8 @@ class Areas:
         older, newer = (self._reasons(RULES[name], new, other, low, high) for name in ("6.12", "7.3"))
         if older or newer:
             own = new.anon_vma or other.anon_vma
-            self._refuse(older, newer, new.flags ^ other.flags, own)
+            by_rules = {(new.flags ^ other.flags) & ~new.mergeable, (new.flags ^ other.flags) | new.mergeable}
+            self._refuse(older, newer, max(by_rules), own)
         return not (newer if self.rules.name == "7.3" else older)
 
     def _refuse(self, older: set[str], newer: set[str], flags: int, anon_vma: AnonVma | None) -> None:

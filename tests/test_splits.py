@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
@@ -11,14 +12,21 @@ import replay
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay.lifetimes import avc_lives
-from replay.merges import neighbours
+from replay.merges import neighbours, tried
+from replay.model import reconstruct
 from replay.splits import Audit, audit
+from schemas import TABLES
+from tests.model_machine import BASE, PAGE, History
+
+if TYPE_CHECKING:
+    from replay.model_rules import KernelRules
 
 HERE = Path(__file__).parent
 TRUTH = HERE / "data" / "truth"
 SPLIT = HERE.parent / "captures" / "samples" / "split-6.12.dat"
-VM_WRITE, VM_DONTCOPY, VM_DONTDUMP = 0x2, 0x20000, 0x4000000
+VM_WRITE, VM_DONTCOPY, VM_DONTDUMP, VM_MERGEABLE = 0x2, 0x20000, 0x4000000, 0x80000000
 PAGES = 2000
+MADV_DONTDUMP, MADV_DODUMP = 16, 17
 
 
 def audited(path: Path) -> tuple[Audit, pl.DataFrame]:
@@ -72,9 +80,13 @@ def test_every_other_page_of_2000_mprotected(evidence: str) -> None:
         ("exit_group", None): (1, 0),
     }
     refused = [row for row in tables["refusal"].to_pylist() if row["tree_id"] == tree["tree_id"]]
-    assert [(row["kind"], row["reasons"], row["vm_flags"], row["merges"]) for row in refused] == [
-        ("neighbours", "flags", VM_WRITE, PAGES - 1)
+    pairs = [row for row in refused if row["kind"] == "neighbours"]
+    assert [(row["reasons"], row["vm_flags"], row["merges"]) for row in pairs] == [
+        ("flags", VM_WRITE, PAGES - 1)
     ]
+    # Only what lies before the first page touches what is mprotected; the other pages lie inside.
+    tried = {row["cause_event"]: row["merges"] for row in refused if row["kind"] == "merge"}
+    assert tried == ({"madvise": 1, "mprotect": 1} if evidence == "modelled" else {})
 
 
 def test_a_fork_gives_each_vma_an_anon_vma_of_its_own() -> None:
@@ -92,6 +104,38 @@ def test_a_fork_gives_each_vma_an_anon_vma_of_its_own() -> None:
     }
     reasons = refusal.filter(pl.col("tree_id") == 0).group_by("reasons").agg(pl.col("merges").sum())
     assert dict(reasons.iter_rows()) == {"flags": 199, "flags, anon_vma": 3 * 199}
+
+
+def refusals(history: History, rules: KernelRules) -> list[tuple[str, int, bool, bool]]:
+    """What the model says of the merges of a history: reasons, flags, and which rules refuse."""
+    events = history.events()
+    rows = tried(reconstruct(events, rules).refusals, empty_tree(), events, {})
+    return rows.select("reasons", "vm_flags", "by_6_12", "by_7_3").rows()
+
+
+def empty_tree() -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(TABLES["tree"].empty()))
+
+
+@pytest.mark.parametrize("rules", ["6.12", "7.3"])
+def test_what_pr_set_memory_merge_keeps_apart_on_6_12_merges_on_7_3(rules: KernelRules) -> None:
+    history = History()
+    history.call(7, "prctl", (67, 1))
+    for page in range(3):
+        history.call(7, "mmap", (BASE + page * PAGE, PAGE, 3, 0x22), BASE + page * PAGE)
+    assert refusals(history, rules) == [("flags", VM_MERGEABLE, True, False)]
+    vmas = reconstruct(history.events(), rules).versions.filter(pl.col("died_ts_ns").is_null())
+    assert len(vmas) == (3 if rules == "6.12" else 1)
+
+
+@pytest.mark.parametrize("rules", ["6.12", "7.3"])
+def test_faulted_into_unfaulted_merges_on_7_3_only(rules: KernelRules) -> None:
+    history = History()
+    history.call(7, "mmap", (BASE, 2 * PAGE, 3, 0x22), BASE)
+    history.call(7, "madvise", (BASE + PAGE, PAGE, MADV_DONTDUMP))
+    history.fault(7, BASE + PAGE)
+    history.call(7, "madvise", (BASE + PAGE, PAGE, MADV_DODUMP))
+    assert refusals(history, rules) == [("anon_vma", 0, True, False)]
 
 
 def test_holes_and_advice_are_told_apart() -> None:
