@@ -58,12 +58,26 @@ def _of_capture(out: Path, scenario: str, way: str, pages: int) -> Iterator[str]
     yield from differences(tables, scenario, way, pages)
 
 
+def _differing(observed: pl.DataFrame, replayed: pl.DataFrame) -> pl.DataFrame:
+    """Loops that are not alike, or only on one side."""
+    loops = [one.with_columns(loop=pl.int_range(pl.len()).over("walk_id")) for one in (observed, replayed)]
+    both = loops[0].join(loops[1], on=["walk_id", "loop"], how="full")
+    counts = ("walk_id", "loop", "iterations", "rmap_one_calls")
+    unlike = [pl.col(each).ne_missing(pl.col(f"{each}_right")) for each in counts]
+    return both.filter(pl.any_horizontal(unlike)).select(*counts, *(f"{each}_right" for each in counts))
+
+
+def _assumed(quality: pa.Table) -> int:
+    """Loops whose instant the report calls assumed: another task changed the tree while DAMON walked it."""
+    rows = [row for row in quality.to_pylist() if row["kind"] == "assumed_instant"]
+    return sum(row["count"] for row in rows)
+
+
 def differences(tables: Mapping[str, pa.Table], scenario: str, way: str, pages: int) -> Iterator[str]:
     """Where the replay of a capture differs from what its kernel counted."""
     frame = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     # What the kernel looks up: up to 7.2 the whole tree; from 7.3 on, with anon_pgoff, one page offset.
     own = {"vm_pgoff": "full", "anon_pgoff": "linear"}[frame["capture"]["page_offset_rule"][0]]
-    counts = ["iterations", "rmap_one_calls"]
     walks = frame["walk"].filter(pl.col("strategy") == own)
     summary = {row["strategy"]: row for row in frame["summary"].to_dicts()}
     observed = frame["loop"].filter(pl.col("strategy") == "observed")
@@ -77,9 +91,10 @@ def differences(tables: Mapping[str, pa.Table], scenario: str, way: str, pages: 
         yield f"{scenario}: no migration among the walks: {callers}"
     if not len(walks) or not len(observed):
         yield f"{scenario}: {len(walks)} walks, {len(observed)} loops that the kernel counted"
-    by_walk = [one.group_by("walk_id", maintain_order=True).agg(*counts) for one in (observed, replayed)]
-    if not by_walk[0].equals(by_walk[1]):
-        yield f"{scenario}: the kernel counted\n{by_walk[0]}\nbut {own} gives\n{by_walk[1]}"
+    differ, assumed = _differing(observed, replayed), _assumed(tables["quality"])
+    print(f"  {len(differ)} loops differ from the kernel's counts; assumed instants: {assumed}", flush=True)
+    if len(differ) > assumed:
+        yield f"{scenario}: {len(differ)} loops differ from the kernel's counts (_right: {own})\n{differ}"
     if scenario == "split" and summary["full"]["iterations_max"] != pages:
         yield f"{scenario}: full makes {summary['full']['iterations_max']} iterations, not {pages}"
     for strategy in MISSES.get(scenario, []):
