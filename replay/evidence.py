@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from replay.agreement import Agreement, agreement
 from replay.every_node import EVERY_NODE
 from replay.exact import Exact, replay_exact, replay_state
+from replay.ksm_other_kernel import OtherKernel, by_rules_of
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +51,22 @@ def rules_of(release: str | None, events: Mapping[str, pl.DataFrame]) -> KernelR
     return "7.3" if tuple(digits) >= (7, 3) else "6.12"
 
 
+class Rebuilt(NamedTuple):
+    """What the capture's history came to.
+
+    Attributes:
+        exact: State and walks, by the evidence asked for.
+        agrees: For ``both``: how well the model agrees with the probes.
+        refusals: Where the model ran: the merges that it refused (``model.Modelled.refusals``).
+        other: With probes and ``kernel_rules``: the same history by these rules.
+    """
+
+    exact: Exact
+    agrees: Agreement | None = None
+    refusals: pl.DataFrame | None = None
+    other: OtherKernel | None = None
+
+
 def rebuild(
     events: dict[str, pl.DataFrame],
     options: AnalyzeOptions,
@@ -57,7 +74,7 @@ def rebuild(
     probed: bool,
     release: str | None,
     events_lost: bool,
-) -> tuple[Exact, Agreement | None, pl.DataFrame | None]:
+) -> Rebuilt:
     """Rebuild the state by the evidence that was asked for, and replay the walks over it.
 
     Modelled trees carry numbers, not the kernel's pointers, so what probes tell of KSM cannot be joined to
@@ -69,21 +86,22 @@ def rebuild(
         probed: Whether the capture has the tree probes.
         release: Release of the traced kernel.
         events_lost: Whether events were lost.
-
-    Returns:
-        State and walks; for ``both`` the agreement of the model with the probes; where the model ran, the
-        merges that it refused (``model.Modelled.refusals``).
     """
     evidence = options.evidence or ("exact" if probed else "modelled")
-    if evidence == "exact":
-        return replay_exact(events, options.strategies), None, None
+    asked = cast("KernelRules | None", options.kernel_rules)
+    if evidence == "exact" and asked is None:
+        return Rebuilt(replay_exact(events, options.strategies))
     from replay.model import reconstruct  # costs its compiler only those who ask for it
 
-    rules = cast("KernelRules", options.kernel_rules) if options.kernel_rules else rules_of(release, events)
+    rules = asked or rules_of(release, events)
     modelled = reconstruct(events, rules)
-    if evidence == "both":
-        agrees = agreement(events, modelled.lives, rules, events_lost=events_lost)
-        return replay_exact(events, options.strategies), agrees, modelled.refusals
-    blind = {name: frame.clear() if name in _OF_PROBES else frame for name, frame in events.items()}
-    replayed = replay_state(blind, modelled.lives, modelled.versions, options.strategies)
-    return replayed, None, modelled.refusals
+    if evidence == "modelled":
+        blind = {name: frame.clear() if name in _OF_PROBES else frame for name, frame in events.items()}
+        replayed = replay_state(blind, modelled.lives, modelled.versions, options.strategies)
+        return Rebuilt(replayed, refusals=modelled.refusals)
+    return Rebuilt(
+        replay_exact(events, options.strategies),
+        agreement(events, modelled.lives, rules, events_lost=events_lost) if evidence == "both" else None,
+        modelled.refusals if rules == rules_of(release, events) else None,
+        by_rules_of(events, modelled, rules, options.strategies) if asked is not None else None,
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from replay.chosen import chosen
+from replay.ksm_bounds import unbounded
 from replay.lifetimes import avc_lives, rmap_item_lives, walk_lives
 from replay.mappings import Mappings
 from replay.merge import at_merge
@@ -99,14 +100,20 @@ def replay_state(
     return Exact(
         avc=lives.select(columns["avc"]),
         vma=versions.select(columns["vma"]),
-        rmap_item=items.select(columns["rmap_item"]),
+        rmap_item=items.with_columns(
+            address_least=pl.lit(None, pl.UInt64), address_most=pl.lit(None, pl.UInt64)
+        ).select(columns["rmap_item"]),
         loop=replayed.loop.join(
             walks.select("walk_id", "ts_ns", "stable_node"), on="walk_id", how="left", maintain_order="left"
         )
-        .with_columns(predicted_ns=none)
+        .with_columns(predicted_ns=none, **unbounded("iterations"))
         .select(columns["loop"]),
         walk=replayed.walk.rename({"rmap_one": "caller"})
-        .with_columns(observed_ns=pl.col("end_ns") - pl.col("ts_ns"), predicted_ns=none)
+        .with_columns(
+            observed_ns=pl.col("end_ns") - pl.col("ts_ns"),
+            predicted_ns=none,
+            **unbounded("iterations_total", "iterations_max"),
+        )
         .select(columns["walk"]),
         miss=replayed.miss.rename({"vma_mm": "mm"})
         .with_columns(cause_event=pl.lit(None, pl.String), cause_ts_ns=none, cause_pid=pl.lit(None, pl.Int32))

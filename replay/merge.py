@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from replay.trees import Trees
 
 
-def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.DataFrame:
-    """``items`` with what was known of the page at the merge, and ``merged``: when that was.
+def merge_places(appends: pl.DataFrame, ev_merge: pl.DataFrame) -> pl.Series:
+    """When each page was merged: the last ksm_merge_with_ksm_page event of its rmap_item before it.
 
-    Added: ``vm_pgoff``, ``vm_start_page``, ``vm_end_page`` (exclusive) of its VMA, ``linear_page_index``
-    and ``address_page``, all in pages.
+    Both that and stable_tree_append() tell of one try_to_merge_with_ksm_page(); without such an event, the
+    append itself.
 
-    The merge is the last ksm_merge_with_ksm_page event of the rmap_item before its
-    stable_tree_append(), which both tell of one try_to_merge_with_ksm_page(); without such events, the
-    append itself. The VMA is the one of the item's mm on the item's tree that holds its address then.
-    A linear_page_index that the kernel itself stored (7.3) is kept.
+    Args:
+        appends: ``rmap_item``, ``born`` (place of the append).
+        ev_merge: Table ``ev_merge``.
 
-    Kernel: mm/ksm.c try_to_merge_with_ksm_page(), include/linux/pagemap.h linear_page_index(),
-    7.3 linear_anon_page_index().
+    Returns:
+        One place a row of ``appends``.
     """
     merges = ev_merge.filter(pl.col("err") == 0).select("rmap_item", merged="seq").sort("merged")
     previous = pl.col("born").shift(1).over("rmap_item", order_by="born").fill_null(-1)
-    timed = (
-        items.with_columns(previous=previous)
+    return (
+        appends.select("rmap_item", "born", previous=previous)
+        .with_row_index("row")
         .sort("born")
         .join_asof(
             merges,
@@ -39,7 +39,25 @@ def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.Da
             check_sortedness=False,
             coalesce=False,
         )
-        .with_columns(at=pl.when(pl.col("merged") > pl.col("previous")).then("merged").otherwise("born"))
+        .select("row", at=pl.when(pl.col("merged") > pl.col("previous")).then("merged").otherwise("born"))
+        .sort("row")["at"]
+    )
+
+
+def at_merge(items: pl.DataFrame, ev_merge: pl.DataFrame, trees: Trees) -> pl.DataFrame:
+    """``items`` with what was known of the page at the merge, and ``merged``: when that was.
+
+    Added: ``vm_pgoff``, ``vm_start_page``, ``vm_end_page`` (exclusive) of its VMA, ``linear_page_index``
+    and ``address_page``, all in pages.
+
+    The VMA is the one of the item's mm on the item's tree that holds its address then. A
+    linear_page_index that the kernel itself stored (7.3) is kept.
+
+    Kernel: mm/ksm.c try_to_merge_with_ksm_page(), include/linux/pagemap.h linear_page_index(),
+    7.3 linear_anon_page_index().
+    """
+    timed = (
+        items.with_columns(at=merge_places(items, ev_merge))
         .join(trees.codes, on="anon_vma", how="left", maintain_order="left")
         .join(trees.spaces, on=["tree", "mm"], how="left", maintain_order="left")
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.ksm_bounds import unbounded
 from schemas import TABLES
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def observed(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> tuple[p
         counted = _by_iterator(events, walks)
     loop = (
         counted.join(walks.select("walk_id", "stable_node"), on="walk_id", how="left", maintain_order="left")
-        .with_columns(strategy=pl.lit(NAME), predicted_ns=pl.lit(None, pl.Int64))
+        .with_columns(strategy=pl.lit(NAME), predicted_ns=pl.lit(None, pl.Int64), **unbounded("iterations"))
         .select(TABLES["loop"].arrow.names)
     )
     none = pl.lit(None, pl.Int64)
@@ -61,6 +62,7 @@ def observed(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> tuple[p
             mappings_missed=none,
             observed_ns=pl.col("end_ns") - pl.col("ts_ns"),
             predicted_ns=none,
+            **unbounded("iterations_total", "iterations_max"),
         )
         .select(TABLES["walk"].arrow.names)
     )

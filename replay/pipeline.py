@@ -17,6 +17,7 @@ from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
+from replay.ksm_other_kernel import other_kernel
 from replay.merges import neighbours, tried
 from replay.node_tables import node_summary, node_walks
 from replay.observed import observed
@@ -91,7 +92,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         info = capture.info
     events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
-    exact, agrees, refusals = rebuild(
+    exact, agrees, refusals, other = rebuild(
         events, options, probed=probed, release=info.kernel_release, events_lost=info.events_lost != 0
     )
     observed_loop, observed_walk = observed(events, exact.walks)
@@ -130,6 +131,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "avc": exact.avc,
         "vma": exact.vma,
     }
+    if other is not None:
+        frames["other_kernel"] = other_kernel(other)
     if every is not None:
         frames |= {
             "node_summary": node_summary(timed[len(captured) :]),
@@ -141,7 +144,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         for name, frame in frames.items()
     }
     own_limits = TABLES["quality"].cast(
-        limits(exact, events, fit, wait, agrees, pl.DataFrame(quality)).to_arrow()
+        limits(exact, events, fit, wait, agrees, other, pl.DataFrame(quality)).to_arrow()
     )
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from replay.agreement import Agreement
     from replay.exact import Exact
+    from replay.ksm_other_kernel import OtherKernel
     from replay.timing import Fit
 
 
@@ -24,6 +25,7 @@ def limits(
     fit: Fit | None,
     wait: pl.DataFrame,
     agrees: Agreement | None,
+    other: OtherKernel | None,
     capture: pl.DataFrame,
 ) -> pl.DataFrame:
     """Table ``quality`` of the replay.
@@ -34,6 +36,7 @@ def limits(
         fit: The fit of the times.
         wait: Table ``wait``.
         agrees: How well the model agrees with the probes; None: not asked.
+        other: The same history by another kernel's rules; None: not asked.
         capture: Table ``quality`` of the capture; its rows are not in the result.
     """
     everything = (
@@ -43,6 +46,7 @@ def limits(
         *_timed(fit, events),
         *_waited(wait),
         *_agreed(agrees),
+        *_otherwise(other),
         *_modelled(exact),
     )
     rows = [
@@ -216,6 +220,31 @@ def _agreed(agrees: Agreement | None) -> Iterator[tuple[str, str, int, str]]:
                 count,
                 f"probed tree changes that the model does not give: {cause}",
             )
+
+
+def _otherwise(other: OtherKernel | None) -> Iterator[tuple[str, str, int, str]]:
+    if other is None:
+        return
+    yield (
+        "other_kernel_unplaced",
+        "warning",
+        other.unplaced,
+        f"rmap_items are of VMAs whose birth is not in the capture, so not in the model by the rules of "
+        f"{other.rules}; their loops have no count there",
+    )
+    yield (
+        "other_kernel_bounds",
+        "info",
+        other.state.loop["iterations_most"].count(),
+        f"loop counts by the rules of {other.rules} are bounds: an operation on their tree was half done",
+    )
+    for doubt, count in other.doubts.items():
+        yield (
+            "other_kernel_doubt",
+            "warning",
+            count,
+            f"times the model by the rules of {other.rules} had to do without knowing: {doubt}",
+        )
 
 
 def _modelled(exact: Exact) -> Iterator[tuple[str, str, int, str]]:

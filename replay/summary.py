@@ -29,6 +29,7 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
     """
     found = dict(exact.replayed.walk.group_by("strategy").agg(pl.col("found").sum()).iter_rows())
     mappings = exact.replayed.pages["listed"].sum()
+    evidence = "modelled" if "modelled" in exact.avc["evidence"] else "replayed"
     rows = []
     for strategy in walk["strategy"].unique(maintain_order=True):
         own, walks = (frame.filter(pl.col("strategy") == strategy) for frame in (loop, walk))
@@ -37,7 +38,7 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
         longest = None if times.null_count() else times.max()
         row = {
             "strategy": strategy,
-            "evidence": "observed" if is_observed else "replayed",
+            "evidence": "observed" if is_observed else evidence,
             "walks": len(walks),
             "loops": len(own),
             "time_ms_max": longest / 1e6 if isinstance(longest, int) else None,
@@ -45,6 +46,7 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
             "skip_addr_out_of_range_max": own["skip_addr_out_of_range"].max(),
             "skip_mm_mismatch_max": own["skip_mm_mismatch"].max(),
             "iterations_total": total(own["iterations"]),
+            **_bounds(walks),
         }
         if not is_observed:
             missed = len(exact.miss.filter(pl.col("strategy") == strategy))
@@ -55,6 +57,25 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
     if not rows:
         return pl.DataFrame(schema=schema)
     return pl.DataFrame([{**dict.fromkeys(schema), **row} for row in rows], infer_schema_length=None)
+
+
+def _bounds(walks: pl.DataFrame) -> dict[str, int | None]:
+    """Bounds of the counts over all walks of a strategy; where no walk has any, nothing.
+
+    The counts themselves are known where the bounds leave no choice.
+    """
+    if walks["iterations_total_least"].null_count() == len(walks):
+        return {}
+    row: dict[str, int | None] = {}
+    for name, over in (("iterations_max", pl.Expr.max), ("iterations_total", pl.Expr.sum)):
+        least, most = (pl.coalesce(name, f"{name}_{end}") for end in ("least", "most"))
+        low, high, whole = walks.select(
+            over(least).alias("low"), over(most).alias("high"), whole=most.is_not_null().all()
+        ).row(0)
+        known = whole and low == high
+        row |= {name: high if known else None, f"{name}_least": None if known else low}
+        row |= {f"{name}_most": high if whole and not known else None}
+    return row
 
 
 def total(counts: pl.Series) -> int | None:

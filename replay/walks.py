@@ -34,8 +34,9 @@ class Replayed:
     """Result of ``replay_walks``.
 
     Attributes:
-        loop: One row a loop and strategy; columns of table ``loop`` and ``position``, and ``assumed``: the
-            count would be another one at another instant at which the loop may have run.
+        loop: One row a loop and strategy; columns of table ``loop`` and ``position``, ``instant``, ``after``
+            and ``until`` (``steps.instants``), and ``assumed``: the count would be another one at another
+            instant at which the loop may have run.
         walk: One row a walk and strategy; columns of table ``walk`` and ``found``.
         miss: Table ``miss``.
         pages: ``ends.mapped_pages``.
@@ -163,7 +164,7 @@ def _loops(
             ended_early=pl.when(known).then("ended_early"),
             assumed=pl.Series(_assumed(loops, trees)),
         )
-        .drop("after", "until", "holding", "end_position", "end_rank", "end_life")
+        .drop("holding", "end_position", "end_rank", "end_life")
         .sort("walk_id", "number", "position")
     )
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports import node_words
+from reports import node_words, other_kernel_words
 from reports.distribution import QUANTILES
 from reports.facts import COLUMNS, Facts, ranges
 from reports.grid import Grid, grid
-from reports.words import provenance
+from reports.words import bounded, provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,12 @@ def strategies(facts: Facts) -> Grid:
     """The strategy table, all columns."""
     keys = [column for column, _ in COLUMNS]
     rows = [
-        [row["strategy"], *(row[key] for key in keys), row["evidence"], row["iterations_total"]]
+        [
+            row["strategy"],
+            *(bounded(row, key) for key in keys),
+            row["evidence"],
+            bounded(row, "iterations_total"),
+        ]
         for row in facts.rows
     ]
     kinds = {"missed": "bad"}
@@ -71,6 +76,26 @@ def nodes(facts: Facts) -> list[Grid]:
         )
         for moment, sentence, rows in node_words.moments(facts.nodes)
     ]
+
+
+def other_kernel(facts: Facts) -> Grid:
+    """Each count as it is here, and as it would be by the rules of another kernel."""
+    rules = facts.other[0]["kernel_rules"]
+    here = {row["strategy"]: row for row in facts.rows}
+    rows = [
+        [
+            row["strategy"],
+            *(
+                bounded(each, key)
+                for key, _ in other_kernel_words.COLUMNS
+                for each in (here.get(row["strategy"], {}), row)
+            ),
+        ]
+        for row in facts.other
+    ]
+    heads = (f"{name}=here_{key}:n,by {rules}={key}:n" for key, name in other_kernel_words.COLUMNS)
+    caption = other_kernel_words.verdict(facts.other)
+    return grid("other_kernel", f"strategy,{','.join(heads)}", rows, caption)
 
 
 def causes(facts: Facts) -> Grid:

@@ -112,6 +112,7 @@ class Facts:
         examples: For each strategy that misses, one missed mapping of which all is known.
         waits: Who waited for the locks; None: the capture does not tell.
         nodes: Table ``node_summary``; empty: nobody asked for walks over every node.
+        other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
     """
 
     capture: Mapping[str, Any]
@@ -127,6 +128,7 @@ class Facts:
     examples: Mapping[str, Example]
     waits: Waits | None
     nodes: Sequence[Mapping[str, Any]]
+    other: Sequence[Mapping[str, Any]]
 
     @property
     def ran(self) -> str | None:
@@ -189,6 +191,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         examples=examples(tables, names),
         waits=wait_facts.waits(tables["wait"]) if "wait" in tables else None,
         nodes=tables["node_summary"].to_pylist() if "node_summary" in tables else [],
+        other=tables["other_kernel"].to_pylist() if "other_kernel" in tables else [],
     )
 
 

@@ -8,7 +8,7 @@ from reports import facts as report_facts
 from reports import sections, words
 from reports.escape import markdown
 from reports.facts import COLUMNS, Facts
-from reports.words import cell
+from reports.words import bounded, cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +64,10 @@ def _section(part: Section) -> list[str]:
 def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The strategy table as a Markdown table, one row a strategy."""
     header = ("strategy", *(name for _, name in COLUMNS), "evidence")
-    body = [(row["strategy"], *(cell(row[column]) for column, _ in COLUMNS), row["evidence"]) for row in rows]
+    body = [
+        (row["strategy"], *(cell(bounded(row, column)) for column, _ in COLUMNS), row["evidence"])
+        for row in rows
+    ]
     return table(header, body, "-" + "r" * len(COLUMNS) + "-")
 
 

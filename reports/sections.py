@@ -13,6 +13,7 @@ from reports import (
     figure_victims,
     figure_why,
     node_words,
+    other_kernel_words,
     words,
 )
 from reports.section import Section
@@ -35,6 +36,7 @@ def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
     """
     made = [
         _strategies(facts),
+        _other_kernel(facts),
         _nodes(facts),
         _why(tables, facts),
         _iterations(facts),
@@ -60,6 +62,20 @@ def _strategies(facts: Facts) -> Section:
         "Strategies",
         grids=[excerpts.strategies(facts)] if facts.rows else [],
         empty="No walk is replayed: `replay inspect CAPTURE` says what to record.",
+    )
+
+
+def _other_kernel(facts: Facts) -> Section | None:
+    if not facts.other:
+        return None
+    title = other_kernel_words.title(facts.other)
+    return Section(
+        "other_kernel",
+        title,
+        sentences=other_kernel_words.MEASURES,
+        grids=[excerpts.other_kernel(facts)],
+        in_text=f"{title}:",
+        as_tables=True,
     )
 
 

@@ -31,6 +31,7 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     Keys: ``schema_version``; ``capture`` (the row of table ``capture``); ``verdict`` (sentences);
     ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
     in ns, pid); ``evidence`` (word to meaning); ``nodes`` (rows of table ``node_summary``);
+    ``other_kernel`` (rows of the table of this name);
     ``misses`` (strategy, cause or null, mappings);
     ``quality`` (rows of table ``quality`` that say the same together); ``omitted`` (rows of the last two
     beyond the first 1,000); ``sections``: for each section of the page its sentences and its tables, with
@@ -54,6 +55,7 @@ def json_of(facts: Facts, parts: Sequence[Section]) -> str:
         "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
         "evidence": dict(words.evidence(facts)),
         "nodes": [dict(row) for row in facts.nodes],
+        "other_kernel": [dict(row) for row in facts.other],
         "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],
         "quality": [asdict(note) for note in facts.notes[:MAX_ROWS]],
         "omitted": {

@@ -12,7 +12,7 @@ from reports import facts as report_facts
 from reports import sections, words
 from reports.escape import ascii_only
 from reports.facts import COLUMNS, Facts
-from reports.words import cell
+from reports.words import bounded, cell
 
 if TYPE_CHECKING:
     import os
@@ -87,7 +87,7 @@ def text_of(facts: Facts, parts: Sequence[Section], *, report: str | os.PathLike
 def strategy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The strategy table; each column's full name stands in a staircase above its right edge."""
     shown = rows[:MAX_STRATEGIES]
-    columns = [[cell(row[column]) for row in shown] for column, _ in COLUMNS]
+    columns = [[cell(bounded(row, column)) for row in shown] for column, _ in COLUMNS]
     widths = [
         max(least, *map(len, texts)) if texts else least
         for least, texts in zip(_MIN_WIDTHS, columns, strict=True)

@@ -69,11 +69,15 @@ def misses(facts: Facts) -> list[str]:
 
 def _cost(asked: Sequence[Mapping[str, Any]]) -> list[str]:
     """The longest loops, strategies that agree together."""
-    longest: dict[int, list[str]] = {}
+    longest: dict[str, list[str]] = {}
     for row in asked:
-        if row["iterations_max"] is not None:
-            longest.setdefault(row["iterations_max"], []).append(row["strategy"])
-    said = [f"{_and(names)} {_number(most)}" for most, names in longest.items()]
+        value, least, most = (row.get(f"iterations_max{end}") for end in ("", "_least", "_most"))
+        if value is not None:
+            longest.setdefault(_number(value), []).append(row["strategy"])
+        elif least is not None:
+            to = f"{_number(least)} or more" if most is None else f"{_number(least)} to {_number(most)}"
+            longest.setdefault(to, []).append(row["strategy"])
+    said = [f"{_and(names)} {most}" for most, names in longest.items()]
     return [f"Most iterations in one inner loop: {'; '.join(said)}."] if said else []
 
 
@@ -186,8 +190,16 @@ def measures(facts: Facts) -> list[str]:
     return sentences
 
 
-def cell(value: float | None) -> str:
-    """One number of a table: ``-`` for null, milliseconds with three decimals, counts as they are."""
+def bounded(row: Mapping[str, Any], column: str) -> Any:
+    """A value of a row, or as text what is known of it: ``least..most`` or ``least+``; None: nothing."""
+    value, least, most = (row.get(name) for name in (column, f"{column}_least", f"{column}_most"))
+    if value is not None or least is None:
+        return value
+    return f"{least}+" if most is None else f"{least}..{most}"
+
+
+def cell(value: float | str | None) -> str:
+    """One cell of a table: ``-`` for null, milliseconds with three decimals, counts as they are."""
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _REPLAY = "replay: walks"
 _KERNEL = "mm/ksm.c rmap_walk_ksm()"
+_BOUNDS = "replay: modelled evidence"
 UNKNOWN_TREE: Final = "not known: the tree or the range at that instant is not fully known (see quality)"
 UNKNOWN_WALK: Final = "not known for at least one loop of the walk"
 NOT_IN_EVENT: Final = "not in the capture"
@@ -22,6 +23,16 @@ OBSERVED: Final = "observed"
 STOCK_STRATEGY: Final = {"vm_pgoff": "full", "anon_pgoff": "linear"}
 """What stock kernels run, by the key of their trees (``capture.page_offset_rule``)."""
 
+
+def bounds(name: str, what: str) -> tuple[Column, Column]:
+    """Two columns: what ``name`` is at least and at most where it is not known (modelled evidence)."""
+    null = f"{name} is known, or not even bounds are"
+    return (
+        count(f"{name}_least", f"{what} at least, inclusive.", _BOUNDS, null=null),
+        count(f"{name}_most", f"{what} at most, inclusive.", _BOUNDS, null=null),
+    )
+
+
 STRATEGY_DOC: Final = (
     "full, addr, vm_pgoff, linear, a strategy of the user, or observed: what the kernel did and counted."
 )
@@ -29,7 +40,7 @@ STRATEGY_DOC: Final = (
 
 LOOP: Final = Table(
     name="loop",
-    version="1.0",
+    version="1.1",
     doc="One inner loop: one rmap_item in one pass of one walk, under one strategy.",
     columns=(
         int64("walk_id", "The walk (see table walk).", _REPLAY),
@@ -94,12 +105,13 @@ LOOP: Final = Table(
             "replay: fit over the walks of this capture",
             null="no fit: the capture holds no walk durations, or iterations is null",
         ),
+        *bounds("iterations", "iterations"),
     ),
 )
 
 WALK: Final = Table(
     name="walk",
-    version="1.0",
+    version="1.1",
     doc="One rmap walk over a KSM folio, under one strategy.",
     columns=(
         int64("walk_id", "Number of the walk in this capture, in order of entry.", _REPLAY),
@@ -143,6 +155,8 @@ WALK: Final = Table(
             "replay: fit over the walks of this capture",
             null="no fit, or a count that it needs is null",
         ),
+        *bounds("iterations_total", "Sum of iterations over the loops"),
+        *bounds("iterations_max", "Largest iterations of one loop"),
     ),
 )
 
@@ -214,14 +228,28 @@ def summary_columns() -> tuple[Column, ...]:
             _REPLAY,
             null="not known; always null for observed",
         ),
+        *bounds("iterations_max", "Largest iterations of one loop"),
+        *bounds("iterations_total", "Sum of iterations over all loops"),
     )
 
 
 SUMMARY: Final = Table(
     name="summary",
-    version="1.0",
+    version="1.1",
     doc="One strategy (or observed): the table of the patch series. Maxima are over inner loops, each alone.",
     columns=(text("strategy", STRATEGY_DOC, "replay: strategies"), *summary_columns()),
+)
+
+OTHER_KERNEL: Final = Table(
+    name="other_kernel",
+    version="1.0",
+    doc="One strategy by the rules of another kernel: summary of the same walks over the same rmap_items, on "
+    "trees as that kernel would have kept them. There where --kernel-rules was given, with exact evidence.",
+    columns=(
+        text("kernel_rules", "Whose rules: 6.12 (up to 7.2) or 7.3.", "option --kernel-rules"),
+        text("strategy", STRATEGY_DOC, "replay: strategies"),
+        *summary_columns(),
+    ),
 )
 
 WAIT: Final = Table(
@@ -244,4 +272,4 @@ WAIT: Final = Table(
     ),
 )
 
-TABLES: Final = (SUMMARY, WALK, LOOP, MISS, WAIT)
+TABLES: Final = (SUMMARY, OTHER_KERNEL, WALK, LOOP, MISS, WAIT)

@@ -40,6 +40,10 @@ class History:
     def call(self, pid: int, name: str, arguments: tuple[int, ...], ret: int = 0) -> None:
         """Entry and return of a system call."""
         self.enter(pid, name, arguments)
+        self.leave(pid, name, ret)
+
+    def leave(self, pid: int, name: str, ret: int) -> None:
+        """Return of a system call."""
         self._event("ev_syscall", pid, is_exit=True, name=name, ret=ret)
 
     def enter(self, pid: int, name: str, arguments: tuple[int, ...]) -> None:
