@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import fresh
+from captures.columns import variable_column
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
 from captures.roles import SYSCALLS
 from schemas import TABLES
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from captures.roles import From
 
     Values: TypeAlias = pa.Array[Any]
-    Part: TypeAlias = dict[str, Values]
+    Constant: TypeAlias = pa.Scalar[Any]
+    Part: TypeAlias = dict[str, Values | Constant]
     Numbers: TypeAlias = np.ndarray[Any, Any]
 
 EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
@@ -71,7 +72,6 @@ def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> di
                 _syscall(event, each) for call, event in calls.items() for each in raw.pop(call).to_batches()
             ]
         tables[name] = _united(name, parts)
-    pa.default_memory_pool().release_unused()
     return tables
 
 
@@ -91,22 +91,20 @@ def _value(match: Match, raw: dict[str, pa.Table]) -> tuple[bool, int, int]:
 
 
 def _convert(capture: Capture, match: Match, raw: pa.RecordBatch) -> Part:
-    """Rows of one raw event as rows of its table."""
+    """Rows of one raw event as rows of its table; a scalar is what all of them have."""
     table = TABLES[match.role.table]
     columns: Part = {}
     for column in table.columns:
         if column.name in COMMON:
             columns[column.name] = raw[column.name]
         elif column.name in match.role.constants:
-            columns[column.name] = pa.repeat(
-                pa.scalar(match.role.constants[column.name], column.type), raw.num_rows
-            )
+            columns[column.name] = pa.scalar(match.role.constants[column.name], column.type)
         elif column.name in match.sources:
             columns[column.name] = _value_of(capture, raw, match.sources[column.name], column.type)
         elif match.role.table == "ev_walk" and column.name == "comm":
             columns["comm"] = _looked_up(raw["pid"], capture.comms())
         else:
-            columns[column.name] = pa.nulls(raw.num_rows, column.type)
+            columns[column.name] = pa.scalar(None, column.type)
     return columns
 
 
@@ -165,8 +163,8 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
     _, way, call = event.name.split("_", 2)
     table = TABLES["ev_syscall"]
     columns: Part = {name: raw[name] for name in COMMON}
-    columns["is_exit"] = pa.repeat(pa.scalar(way == "exit"), raw.num_rows)
-    columns["name"] = pa.repeat(pa.scalar(call), raw.num_rows)
+    columns["is_exit"] = pa.scalar(way == "exit")
+    columns["name"] = pa.scalar(call)
     by_place = sorted(event.fields.values(), key=lambda each: each.offset)
     arguments = [each.name for each in by_place if not each.is_dynamic and each.name != "__syscall_nr"]
     sources = dict(
@@ -177,7 +175,7 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
     for column in table.columns[len(columns) :]:
         field = sources.get(column.name)
         if field is None or field not in event.fields or not is_number(event, field):
-            columns[column.name] = pa.nulls(raw.num_rows, column.type)
+            columns[column.name] = pa.scalar(None, column.type)
         else:
             values = raw[column_name(field)]
             columns[column.name] = pa.array(_integers(values, column.type.to_pandas_dtype()))
@@ -188,43 +186,69 @@ def _united(name: str, parts: list[Part]) -> pa.Table:
     """One table in order of ``seq``; the columns of ``parts`` are let go one by one."""
     if not parts:
         return TABLES[name].empty()
+    lengths = [len(part["seq"]) for part in parts]
     seq = np.concatenate([_bits(part["seq"]) for part in parts])
     # The parts of one event are in order, and one behind the other: a stable sort merges the events.
     order = None if bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
-    columns = [_merged([part.pop(each) for part in parts], order) for each in TABLES[name].arrow.names]
+    columns = [
+        _merged([part.pop(each) for part in parts], lengths, order) for each in TABLES[name].arrow.names
+    ]
     return TABLES[name].check(pa.table(columns, schema=TABLES[name].arrow))
 
 
-def _merged(parts: list[Values], order: Numbers | None) -> Values | pa.ChunkedArray[Any]:
-    """The values of one column of several parts, one part after the other, then in another order."""
+def _merged(
+    parts: list[Values | Constant], lengths: list[int], order: Numbers | None
+) -> Values | pa.ChunkedArray[Any]:
+    """The values of one column of several parts, one part after the other, then in another order.
+
+    What Arrow's own functions would do, with numpy: in a third of the time, and without their import.
+    """
+    constants = list(dict.fromkeys(each for each in parts if isinstance(each, pa.Scalar)))
+    if len(constants) == 1 and all(isinstance(each, pa.Scalar) for each in parts):
+        return pa.repeat(constants[0], sum(lengths))
+    arrays = [
+        pa.repeat(each, length) if isinstance(each, pa.Scalar) else each
+        for each, length in zip(parts, lengths, strict=True)
+    ]
     if order is None:
-        return pa.chunked_array(parts)
-    type_ = parts[0].type
-    nulls = sum(part.null_count for part in parts)
-    if nulls == len(order):
-        return pa.nulls(len(order), type_)
-    if pa.types.is_boolean(type_) and not nulls:
-        return pa.array(_ordered([part.to_numpy(zero_copy_only=False) for part in parts], order))
-    if not pa.types.is_integer(type_):
-        return pa.concat_arrays(parts).take(pa.array(order))
-    # numpy takes a third of the time of Arrow's own take.
-    values = _ordered([_bits(part) for part in parts], order)
-    mask = _ordered([_is_null(part) for part in parts], order) if nulls else None
-    return pa.array(values, type_, mask=mask)
+        return pa.chunked_array(arrays)
+    has_null = any(each.null_count for each in arrays)
+    valid = np.concatenate([_valid(each) for each in arrays]).take(order) if has_null else None
+    if pa.types.is_string(arrays[0].type):
+        return _ordered_text(pa.concat_arrays(arrays), order, valid)
+    values = np.concatenate([_bits(each) for each in arrays]).take(order)
+    return pa.array(values, arrays[0].type, mask=None if valid is None else ~valid)
 
 
-def _ordered(parts: list[Numbers], order: Numbers) -> Numbers:
-    whole = np.concatenate(parts, out=fresh(len(order), parts[0].dtype))
-    return whole.take(order, out=fresh(len(order), whole.dtype), mode="clip")
+def _ordered_text(values: Values, order: Numbers, valid: Numbers | None) -> Values:
+    """Text in another order; ``valid``: False in that order: null."""
+    _, ends, text = values.buffers()
+    ends = np.frombuffer(ends, dtype=np.int32)[values.offset : values.offset + len(values) + 1].astype(
+        np.int64
+    )
+    start = ends[:-1].take(order)
+    size = ends[1:].take(order) - start
+    block = np.frombuffer(text or b"", dtype=np.uint8)
+    return variable_column(
+        block, start, size, np.ones(len(order), bool) if valid is None else valid, is_string=True
+    )
 
 
 def _bits(values: Values) -> Numbers:
-    """The memory of an array of integers; where it is null, there is any number."""
-    memory = np.frombuffer(values.buffers()[1], dtype=values.type.to_pandas_dtype())
-    return memory[values.offset : values.offset + len(values)]
+    """The memory of an array of integers or flags; where it is null, there is any value."""
+    memory = values.buffers()[1]
+    if pa.types.is_boolean(values.type):
+        return _flags(memory, values)
+    numbers = np.frombuffer(memory, dtype=values.type.to_pandas_dtype())
+    return numbers[values.offset : values.offset + len(values)]
 
 
-def _is_null(values: Values) -> Numbers:
-    if values.null_count in (0, len(values)):
-        return np.full(len(values), values.null_count > 0)
-    return cast("Numbers", values.is_null().to_numpy(zero_copy_only=False))
+def _valid(values: Values) -> Numbers:
+    memory = values.buffers()[0]
+    return np.ones(len(values), dtype=np.bool_) if memory is None else _flags(memory, values)
+
+
+def _flags(memory: pa.Buffer, values: Values) -> Numbers:
+    """The flags of an array from a buffer of single bits."""
+    bits = np.unpackbits(np.frombuffer(memory, dtype=np.uint8), bitorder="little")
+    return bits[values.offset : values.offset + len(values)].view(np.bool_)

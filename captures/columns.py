@@ -18,14 +18,6 @@ _INTEGER_BYTES: Final = (1, 2, 4, 8)
 _SHORT_BYTES: Final = 64
 
 
-def fresh(count: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """An array to be filled, in Arrow's memory, which goes back to the system when it is not used any more.
-
-    What numpy allocates for columns that come in parts leaves holes, which hold twice the memory.
-    """
-    return np.frombuffer(pa.allocate_buffer(count * dtype.itemsize), dtype=dtype)
-
-
 def arrow_type(field: Field) -> pa.DataType:
     """Arrow type of the values of a field.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import arrow_type, fixed_column, fresh, variable_column
+from captures.columns import arrow_type, fixed_column, variable_column
 from captures.cursor import HINT_CORRUPT
 from captures.ringbuf import payload_sizes
 from schemas.errors import CorruptError
@@ -94,9 +94,7 @@ class EventParts:
 
     def keep(self, name: str, values: Values) -> None:
         """Keep a copy of the values of a column for the records of one part."""
-        copy = fresh(len(values), values.dtype)
-        copy[:] = values
-        self.values.setdefault(name, []).append(copy)
+        self.values.setdefault(name, []).append(values.copy())
 
 
 class Decoder:
@@ -233,8 +231,7 @@ class Decoder:
                 return
             chosen, start, size = chosen[long_enough], start[long_enough], size[long_enough]
             ts_ns, cpu = ts_ns[long_enough], cpu[long_enough]
-        index = fresh(len(chosen), chosen.dtype)
-        parts.index.append(np.add(chosen, self.records, out=index))
+        parts.index.append(chosen + self.records)
         parts.keep("ts_ns", ts_ns)
         parts.keep("cpu", cpu)
         rows = gather(block, start, np.dtype((np.void, parts.row_bytes)))

@@ -213,6 +213,8 @@ class InternalError(ReplayError):
 
 def printable(text: str) -> str:
     """``text`` as one line: whatever would move the cursor or be invisible becomes an escape."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
         for char in text
