@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reports import facts as report_facts
@@ -17,8 +18,6 @@ from schemas.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    import pyarrow as pa
 
 DOCUMENTS: Final = ("report.html", "report.txt", "summary.json")
 TABLES: Final = "tables"
@@ -97,7 +96,20 @@ def write_into(folder: Path, tables: Mapping[str, pa.Table], *, shown: str) -> N
     (folder / summary).write_text(summary_json.json_of(facts, parts), encoding="ascii")
     (folder / TABLES).mkdir()
     for name, table in tables.items():
-        pq.write_table(table, folder / TABLES / f"{name}.parquet", compression="zstd")
+        _write_table(table, folder / TABLES / f"{name}.parquet")
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    """Write one table. Numbers as differences: half the time of a dictionary, and a smaller file."""
+    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    numbers = [field.name for field in table.schema if pa.types.is_integer(field.type)]
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        use_dictionary=texts,
+        column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
+    )
 
 
 def _check(target: Path, shown: Path, *, force: bool) -> None:
