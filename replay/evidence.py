@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from replay.gaps import Gaps
     from replay.model_rules import KernelRules
     from replay.options import AnalyzeOptions
 
 EVIDENCE: Final = ("exact", "modelled", "both")
 RULES: Final = ("6.12", "7.3")
 WALKS: Final = ("observed", EVERY_NODE)
-_OF_PROBES: Final = ("ev_avc", "ev_append", "ev_item_remove", "ev_node_remove", "ev_walk")
+_OF_PROBES: Final = ("ev_avc", "ev_append", "ev_item_remove", "ev_node_remove")
 
 
 def check(options: AnalyzeOptions) -> None:
@@ -73,24 +74,24 @@ def rebuild(
     *,
     probed: bool,
     release: str | None,
-    events_lost: bool,
+    gaps: Gaps | None,
 ) -> Rebuilt:
     """Rebuild the state by the evidence that was asked for, and replay the walks over it.
 
     Modelled trees carry numbers, not the kernel's pointers, so what probes tell of KSM cannot be joined to
-    them: modelled, no walk is replayed.
+    them: modelled, no walk is replayed; of those in the capture it is known that they ran, and how long.
 
     Args:
         events: The ``ev_*`` tables.
         options: What is asked for.
         probed: Whether the capture has the tree probes.
         release: Release of the traced kernel.
-        events_lost: Whether events were lost.
+        gaps: When events were lost; None: none were.
     """
     evidence = options.evidence or ("exact" if probed else "modelled")
     asked = cast("KernelRules | None", options.kernel_rules)
     if evidence == "exact" and asked is None:
-        return Rebuilt(replay_exact(events, options.strategies))
+        return Rebuilt(replay_exact(events, options.strategies, gaps))
     from replay.model import reconstruct  # costs its compiler only those who ask for it
 
     rules = asked or rules_of(release, events)
@@ -100,8 +101,10 @@ def rebuild(
         replayed = replay_state(blind, modelled.lives, modelled.versions, options.strategies)
         return Rebuilt(replayed, refusals=modelled.refusals)
     return Rebuilt(
-        replay_exact(events, options.strategies),
-        agreement(events, modelled.lives, rules, events_lost=events_lost) if evidence == "both" else None,
+        replay_exact(events, options.strategies, gaps),
+        agreement(events, modelled.lives, rules, events_lost=gaps is not None)
+        if evidence == "both"
+        else None,
         modelled.refusals if rules == rules_of(release, events) else None,
         by_rules_of(events, modelled, rules, options.strategies) if asked is not None else None,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from replay.chosen import chosen
+from replay.doubts import walk_doubts
 from replay.ksm_bounds import unbounded
 from replay.lifetimes import avc_lives, rmap_item_lives, walk_lives
 from replay.mappings import Mappings
@@ -19,6 +20,7 @@ from schemas import TABLES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from replay.gaps import Gaps
     from replay.strategies import Strategy
 
 
@@ -54,17 +56,21 @@ class Exact:
     unplaceable: int
 
 
-def replay_exact(events: Mapping[str, pl.DataFrame], strategies: Sequence[str]) -> Exact:
+def replay_exact(
+    events: Mapping[str, pl.DataFrame], strategies: Sequence[str], gaps: Gaps | None = None
+) -> Exact:
     """Rebuild the state from the tree probes and replay every walk.
 
     Args:
         events: The ``ev_*`` tables by name, all of them.
         strategies: Names of the strategies.
+        gaps: When events were lost; None: none were.
 
     Raises:
         UsageError: A strategy is not known.
     """
-    return replay_state(events, *avc_lives(events["ev_avc"], events["ev_syscall"]), strategies)
+    state = avc_lives(events["ev_avc"], events["ev_syscall"], gaps, events["ev_exit_mmap"])
+    return replay_state(events, *state, strategies, gaps)
 
 
 def replay_state(
@@ -72,6 +78,7 @@ def replay_state(
     lives: pl.DataFrame,
     versions: pl.DataFrame,
     strategies: Sequence[str],
+    gaps: Gaps | None = None,
 ) -> Exact:
     """Replay every walk over trees that were rebuilt already.
 
@@ -80,6 +87,7 @@ def replay_state(
         lives: Lives of intervals, as ``lifetimes.avc_lives`` gives them.
         versions: Versions of VMAs, likewise.
         strategies: Names of the strategies.
+        gaps: When events were lost; None: none were.
 
     Raises:
         UsageError: A strategy is not known.
@@ -88,13 +96,16 @@ def replay_state(
     tasks = pl.concat(
         frame.select("pid", "seq") for name, frame in events.items() if not name.startswith("ev_obs_")
     )
-    items = rmap_item_lives(events["ev_append"], events["ev_item_remove"], events["ev_node_remove"], tasks)
+    items = rmap_item_lives(
+        events["ev_append"], events["ev_item_remove"], events["ev_node_remove"], tasks, gaps
+    )
     walked = items.select("anon_vma").unique()
     trees = Trees(lives.join(walked, on="anon_vma", how="semi", maintain_order="left"))
     items = at_merge(items, events["ev_merge"], trees)
     walks, open_walks = walk_lives(events["ev_walk"])
     mappings = Mappings(events, lives, items)
     replayed = replay_walks(walks, items, events["ev_migration_pte"], trees, mappings, asked)
+    doubts = walk_doubts(walks, replayed, items, lives, gaps)
     none = pl.lit(None, pl.Int64)
     columns = {name: TABLES[name].arrow.names for name in ("avc", "vma", "rmap_item", "loop", "walk", "miss")}
     return Exact(
@@ -109,6 +120,7 @@ def replay_state(
         .with_columns(predicted_ns=none, **unbounded("iterations"))
         .select(columns["loop"]),
         walk=replayed.walk.rename({"rmap_one": "caller"})
+        .join(doubts, on=["walk_id", "strategy"], how="left", maintain_order="left")
         .with_columns(
             observed_ns=pl.col("end_ns") - pl.col("ts_ns"),
             predicted_ns=none,

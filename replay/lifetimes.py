@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from replay.losses import settle, settle_items
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from replay.gaps import Gaps
 
 PAGE_SHIFT: Final = 12
 STABLE_FLAG: Final = 0x200
@@ -23,17 +27,24 @@ BEFORE: Final = -1
 AFTER: Final = (1 << 63) - 1
 
 
-def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def avc_lives(
+    ev_avc: pl.DataFrame,
+    ev_syscall: pl.DataFrame,
+    gaps: Gaps | None = None,
+    ev_exit_mmap: pl.DataFrame | None = None,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Lives of intervals on anon_vma trees, and the versions of the VMAs that they belong to.
 
     Args:
         ev_avc: Table ``ev_avc``.
         ev_syscall: Table ``ev_syscall``; names the call in which a version was made.
+        gaps: When events were lost; None: none were.
+        ev_exit_mmap: Table of this name, for what was lost.
 
     Returns:
         Two frames. Lives: the columns of table ``avc``, and ``born``, ``died`` (places in the total
-        order; ``BEFORE`` and ``AFTER`` where not seen), ``vm_pgoff``. Versions: the columns of table
-        ``vma``.
+        order; ``BEFORE`` and ``AFTER`` where not seen), ``vm_pgoff``, and after losses ``doubt_from`` and
+        ``doubt_until`` of ``losses.settle``. Versions: the columns of table ``vma``.
 
     Kernel: mm/interval_tree.c anon_vma_interval_tree_insert()/_remove(), 7.3 anon_rmap_tree_*().
     """
@@ -46,6 +57,8 @@ def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFr
         next_seq=pl.when(before).then(pl.col("seq").shift(-1)),
         next_ts=pl.when(before).then(pl.col("ts_ns").shift(-1)),
     )
+    if gaps is not None:
+        events = _pairs(events, gaps)
     censored = ~pl.col("is_insert")
     first = pl.coalesce("anon_pgoff", "vm_pgoff")
     pages = (pl.col("vm_end") - pl.col("vm_start")) // (1 << PAGE_SHIFT)
@@ -60,10 +73,16 @@ def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFr
             first_pgoff=first,
             last_pgoff=first + pages - 1,
             evidence=pl.lit("exact"),
+            uncertain=pl.lit(None, pl.String),
         )
         .with_columns(died=pl.col("died_seq").fill_null(AFTER))
-        .drop("is_insert", "seq", "ts_ns", "cpu", "after_insert", "previous", "next_seq", "next_ts")
     )
+    if gaps is not None and ev_exit_mmap is not None:
+        seen = lives.with_columns(
+            begin_seen=pl.col("is_insert"), end_seen=~pl.col("is_insert") | pl.col("paired")
+        )
+        lives = settle(seen.drop("uncertain"), gaps, ev_exit_mmap).drop("begin_seen", "end_seen", "paired")
+    lives = lives.drop("is_insert", "seq", "ts_ns", "cpu", "after_insert", "previous", "next_seq", "next_ts")
     lives = in_order(lives, "vma", "born", "died")
     lives = lives.with_columns(
         version=pl.Series(disjoint(lives["vma"], lives["born"], lives["died"])).cum_sum()
@@ -72,6 +91,24 @@ def avc_lives(ev_avc: pl.DataFrame, ev_syscall: pl.DataFrame) -> tuple[pl.DataFr
     numbers = versions.select("version", "vma_id").sort("version")["vma_id"]
     numbered = lives.with_columns(vma_id=numbers.gather(lives["version"] - 1))
     return in_order(numbered, "born", "died", "avc"), versions
+
+
+def _pairs(events: pl.DataFrame, gaps: Gaps) -> pl.DataFrame:
+    """Insertions and removals of one avc that do not tell the same are not one life where events were lost.
+
+    Args:
+        events: In order of avc, then place; ``after_insert``, ``previous``.
+        gaps: The losses.
+
+    Returns:
+        ``events`` with ``after_insert`` false where the removal is of another life than the insertion before
+        it, and ``paired``: the next event of the avc is the removal of this insertion.
+    """
+    told = ("vma", "anon_vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff")
+    same = pl.all_horizontal((pl.col(name) == pl.col(name).shift(1)).fill_null(True) for name in told)
+    lost = gaps.within(events["previous"].fill_null(BEFORE).to_numpy(), events["seq"].to_numpy())
+    one_life = pl.col("after_insert").fill_null(False) & ~pl.col("is_insert") & (same | ~pl.Series(lost))
+    return events.with_columns(after_insert=one_life, paired=one_life.shift(-1).fill_null(False))
 
 
 def in_order(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
@@ -130,7 +167,7 @@ def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
         .sort("version", "born", "died")
         .group_by("version")
         .agg(
-            pl.col(*same, "born_seq", "born_ts_ns").first(),
+            pl.col(*same, "born_seq", "born_ts_ns").sort_by("born", "died").first(),
             pl.col("died_ts_ns").sort_by("died").last(),
             pl.col("born").min(),
             pl.col("anon_vma").sort_by("tree_age", "anon_vma").last(),
@@ -156,6 +193,7 @@ def rmap_item_lives(
     ev_item_remove: pl.DataFrame,
     ev_node_remove: pl.DataFrame,
     last_of_task: pl.DataFrame,
+    gaps: Gaps | None = None,
 ) -> pl.DataFrame:
     """Lives of rmap_items on stable nodes.
 
@@ -170,10 +208,12 @@ def rmap_item_lives(
         ev_node_remove: Table ``ev_node_remove``.
         last_of_task: ``pid``, ``seq`` of every decoded event: where the capture has no returns, a
             removal is over when its task does the next thing.
+        gaps: When events were lost; None: none were.
 
     Returns:
         Columns of table ``rmap_item`` but vm_pgoff; ``born``, ``died`` (entry of the removal),
-        ``gone`` (its return), ``item``: number of the life.
+        ``gone`` (its return), ``item``: number of the life; after losses ``doubt_from`` and ``doubt_until``
+        of ``losses.settle_items``.
     """
     returns = ev_item_remove.filter("is_return").select("pid", "seq", returned="seq").sort("seq")
     if returns.is_empty():
@@ -202,8 +242,8 @@ def rmap_item_lives(
     ).with_columns(returned=pl.min_horizontal("returned", "again"))
     ends = pl.concat(
         [
-            removals.select("rmap_item", end="seq", end_ts="ts_ns", gone="returned"),
-            appends.select("rmap_item", end="seq", end_ts="ts_ns", gone="seq"),
+            removals.select("rmap_item", removed=True, end="seq", end_ts="ts_ns", gone="returned"),
+            appends.select("rmap_item", removed=False, end="seq", end_ts="ts_ns", gone="seq"),
         ]
     ).sort("end")
     seen = (
@@ -232,6 +272,9 @@ def rmap_item_lives(
             died_ts_ns=pl.min_horizontal("end_ts", "emptied_ts"),
             born="seq",
             born_ts_ns="ts_ns",
+            begin_seen=True,
+            end_seen=pl.col("removed").fill_null(False)
+            | (pl.col("emptied") <= pl.col("end")).fill_null(pl.col("emptied").is_not_null()),
         )
     )
     known = seen.select("rmap_item", "born", until="died").sort("born")
@@ -263,6 +306,8 @@ def rmap_item_lives(
             gone=pl.min_horizontal("returned", "emptied"),
             kpfn=pl.lit(None, pl.UInt64),
             linear_page_index=pl.lit(None, pl.UInt64),
+            begin_seen=False,
+            end_seen=True,
         )
     )
     columns = [
@@ -278,14 +323,23 @@ def rmap_item_lives(
         "died",
         "died_ts_ns",
         "gone",
+        "begin_seen",
+        "end_seen",
     ]
+    # What is removed without the flag was on the unstable tree, or on none.
+    unlisted = ev_item_remove.filter(~pl.col("is_return") & (pl.col("address") & STABLE_FLAG == 0))
+    items = pl.concat([seen.select(columns), censored.select(columns)]).with_columns(
+        pl.col("address") & PAGE_MASK,
+        pl.col("died", "gone").fill_null(AFTER),
+        evidence=pl.lit("exact"),
+    )
+    unsettled = (
+        items.with_columns(uncertain=pl.lit(None, pl.String))
+        if gaps is None
+        else settle_items(items, gaps, unlisted)
+    )
     return (
-        pl.concat([seen.select(columns), censored.select(columns)])
-        .with_columns(
-            pl.col("address") & PAGE_MASK,
-            pl.col("died", "gone").fill_null(AFTER),
-            evidence=pl.lit("exact"),
-        )
+        unsettled.drop("begin_seen", "end_seen")
         .sort("born", "died", "rmap_item")
         .with_row_index("item")
         .with_columns(pl.col("item").cast(pl.Int64))

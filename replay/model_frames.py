@@ -103,6 +103,7 @@ def lives(state: State, table: pl.DataFrame, rules: Rules, vmas: pl.DataFrame) -
         born_ts_ns="born_ts_ns",
         died_ts_ns="died_ts_ns",
         evidence="evidence",
+        uncertain=pl.lit(None, pl.String),
     )
     # Rows are in order of birth, so the join keeps them in order.
     known = vmas.select("vma", "vma_id", since="born").sort("since")

@@ -15,23 +15,29 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.doubts import DURING
 from replay.ksm_bounds import unbounded
 from schemas import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replay.gaps import Gaps
+
 NAME: Final = "observed"
 _ENDED: Final = 2
 """``ended`` of ksm:ksm_rmap_loop: 1 rmap_one() returned false, 2 done() returned true."""
 
 
-def observed(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def observed(
+    events: Mapping[str, pl.DataFrame], walks: pl.DataFrame, gaps: Gaps | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows of ``loop`` and ``walk`` with the kernel's own counts.
 
     Args:
         events: The ``ev_*`` tables.
         walks: ``lifetimes.walk_lives``.
+        gaps: When events were lost; None: none were.
 
     Returns:
         Frames with the columns of ``loop`` and ``walk``, strategy ``observed``. A walk without counts
@@ -46,6 +52,8 @@ def observed(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> tuple[p
         .select(TABLES["loop"].arrow.names)
     )
     none = pl.lit(None, pl.Int64)
+    places = (walks[name].to_numpy() for name in ("enter", "exit"))
+    while_lost = pl.lit(False) if gaps is None else pl.Series(gaps.during(*places))
     sums = loop.group_by("walk_id").agg(
         loops=pl.len().cast(pl.Int64),
         iterations_total=pl.col("iterations").sum(),
@@ -63,6 +71,7 @@ def observed(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> tuple[p
             observed_ns=pl.col("end_ns") - pl.col("ts_ns"),
             predicted_ns=none,
             **unbounded("iterations_total", "iterations_max"),
+            uncertain=pl.when(while_lost).then(pl.lit(DURING)),
         )
         .select(TABLES["walk"].arrow.names)
     )

@@ -63,12 +63,18 @@ def replay(events: Mapping[str, pa.Table | Rows], strategies: Sequence[str] = ST
         full = walks.calls(each, "full", each.instants)
         for strategy in strategies:
             loops, missed = _strategy(walks, each, strategy, full)
-            known = all(loop.known for loop in loops)
+            known = all(loop.known for loop in loops) and _shown(state, each)
             misses = [_miss(walk_id, strategy, *call) for call in missed]
             tables["loop"] += [_loop(walk_id, each, strategy, loop) for loop in loops]
             tables["miss"] += misses
             tables["walk"].append(_walk(walk_id, each, strategy, loops, len(misses) if known else None))
     return tables
+
+
+def _shown(state: State, each: Replay) -> bool:
+    """Whether an rmap_item of the walk's stable node was seen by then; else nothing is known of its list."""
+    node = each.walk.stable_node
+    return node is not None and any(item.born <= each.walk.enter for item in state.hlists.get(node, []))
 
 
 def _strategy(
@@ -163,6 +169,7 @@ def _avc(each: Interval) -> dict[str, Any]:
         "born_seq": each.born_seq,
         "died_seq": each.died_seq,
         "evidence": "exact",
+        "uncertain": None,
     }
 
 
@@ -179,6 +186,7 @@ def _rmap_item(each: Item) -> dict[str, Any]:
         "born_ts_ns": each.born_ts,
         "died_ts_ns": each.died_ts,
         "evidence": "exact",
+        "uncertain": None,
     }
 
 
@@ -206,9 +214,9 @@ def _loop(walk_id: int, each: Replay, strategy: str, loop: Loop) -> dict[str, An
 
 
 def _walk(walk_id: int, each: Replay, strategy: str, loops: list[Loop], missed: int | None) -> dict[str, Any]:
-    """Sums and maxima; null where a loop is not known; no loop has no maximum."""
+    """Sums and maxima; null (as ``missed`` is) where one is not known; no loop has no maximum."""
     entry: Row = each.walk.entry
-    known = all(loop.known for loop in loops)
+    known = missed is not None
     return {
         "walk_id": walk_id,
         "ts_ns": entry["ts_ns"],
@@ -230,6 +238,7 @@ def _walk(walk_id: int, each: Replay, strategy: str, loops: list[Loop], missed: 
         "mappings_missed": missed,
         "observed_ns": each.walk.end_ts - entry["ts_ns"],
         "predicted_ns": None,
+        "uncertain": None,
     }
 
 

@@ -17,6 +17,7 @@ from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
+from replay.gaps import Gaps
 from replay.ksm_other_kernel import other_kernel
 from replay.merges import neighbours, tried
 from replay.node_tables import node_summary, node_walks
@@ -92,10 +93,11 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         info = capture.info
     events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
+    gaps = Gaps.of(pl.DataFrame(quality), events)
     exact, agrees, refusals, other = rebuild(
-        events, options, probed=probed, release=info.kernel_release, events_lost=info.events_lost != 0
+        events, options, probed=probed, release=info.kernel_release, gaps=gaps
     )
-    observed_loop, observed_walk = observed(events, exact.walks)
+    observed_loop, observed_walk = observed(events, exact.walks, gaps)
     loop = _beside(observed_loop, exact.loop)
     native, rule = native_strategy(exact, observed_loop), page_offset_rule(events)
     captured = _beside(observed_walk, exact.walk)

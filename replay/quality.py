@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.doubts import AFTER_LOSS, DURING, LIST, TREE
 from replay.ends import ENDING
+from replay.gaps import KINDS
+from replay.losses import BEGIN, END
 from replay.steps import SETS
 from schemas import TABLES
 
@@ -17,6 +20,19 @@ if TYPE_CHECKING:
     from replay.exact import Exact
     from replay.ksm_other_kernel import OtherKernel
     from replay.timing import Fit
+
+UNCERTAIN_WALKS: Final = {
+    DURING: "walks ran while events were lost: any of their counts may be off",
+    LIST: "walks are over stable nodes whose rmap_items came or went unseen: loops may be missing",
+    TREE: "walks looked up intervals that came or went unseen: their iterations may be off",
+    AFTER_LOSS: "walks ran after events were lost; nothing shows that this changed their trees or rmap_items",
+}
+"""What each value of column ``uncertain`` of table ``walk`` means, the worst first."""
+
+_UNCERTAIN_LIVES: Final = {
+    BEGIN: "begin unseen, before the capture or in a loss; where others had their place, after those",
+    END: "end unseen if they end; where others took their place, in the loss before that",
+}
 
 
 def limits(
@@ -40,7 +56,7 @@ def limits(
         capture: Table ``quality`` of the capture; its rows are not in the result.
     """
     everything = (
-        *_after_losses(exact, capture.filter(pl.col("kind") == "lost_events")),
+        *_after_losses(exact, lost=capture["kind"].is_in(KINDS).any()),
         *_censored(exact),
         *_assumed(exact, events),
         *_timed(fit, events),
@@ -59,28 +75,22 @@ def limits(
     return frame if rows else pl.DataFrame(schema=dict.fromkeys(empty, pl.Null))
 
 
-def _after_losses(exact: Exact, losses: pl.DataFrame) -> Iterator[tuple[str, str, int, str]]:
-    """What lost events make uncertain: all that a change among them could have touched."""
-    if losses.is_empty():
-        return
-    unknown = losses["start_ns"].null_count() > 0
-    start, end = losses["start_ns"].min(), losses["end_ns"].max()
-    after = pl.lit(unknown) | (pl.col("end_ns") > start)
-    yield (
-        "uncertain_walk",
-        "warning",
-        len(exact.walks.filter(after)),
-        "walks ended after events were lost; changes of their trees and hlists may be among those",
-    )
-    during = pl.lit(unknown) | (
-        (pl.col("died_ts_ns").is_null() | (pl.col("died_ts_ns") >= start))
-        & (pl.col("born_ts_ns").is_null() | (pl.col("born_ts_ns") <= end))
-    )
+def _after_losses(exact: Exact, lost: bool) -> Iterator[tuple[str, str, int, str]]:
+    """What lost events make uncertain; the rows themselves say it in their column ``uncertain``."""
+    order = pl.Enum(list(UNCERTAIN_WALKS))
+    worst = exact.walk.group_by("walk_id").agg(pl.col("uncertain").cast(order).min())
+    for grade, effect in UNCERTAIN_WALKS.items():
+        yield "uncertain_walk", "warning", len(worst.filter(pl.col("uncertain") == grade)), effect
+    for side, effect in _UNCERTAIN_LIVES.items():
+        for name, what in (("avc", "intervals"), ("rmap_item", "rmap_items")):
+            frame = getattr(exact, name)
+            count = len(frame.filter(pl.col("uncertain") == side))
+            yield f"uncertain_{name}", "warning", count, f"{what} {effect}"
     yield (
         "uncertain_avc",
         "warning",
-        len(exact.avc.filter(during)),
-        "intervals were on a tree between the first and the last loss; when they came or went is not sure",
+        len(exact.avc.filter(pl.col("evidence") == "modelled")) if lost else 0,
+        "intervals follow from system calls, some of which may be among the lost events",
     )
 
 
@@ -119,6 +129,15 @@ def _censored(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
         "loops have no count: their tree, or what the strategy looks up, is not in the capture",
     )
     yield (
+        "unlisted_walk",
+        "warning",
+        exact.walk.filter(pl.col("loops").is_null())
+        .join(exact.loop, on="walk_id", how="anti")["walk_id"]
+        .n_unique(),
+        "walks are over stable nodes of which no rmap_item was seen: merged earlier, or where the capture "
+        "does not look; their loops are not known",
+    )
+    yield (
         "open_walk",
         "info",
         exact.open_walks,
@@ -139,7 +158,7 @@ def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple
     yield (
         "stray_hit",
         "warning",
-        exact.replayed.stray_hits,
+        len(exact.replayed.strays),
         "page-table entries were changed by walks for which no rmap_item of the node accounts",
     )
     modelled = (

@@ -27,7 +27,8 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
         loop: Table ``loop``.
         walk: Table ``walk``, with its predictions.
     """
-    found = dict(exact.replayed.walk.group_by("strategy").agg(pl.col("found").sum()).iter_rows())
+    known = exact.replayed.walk.drop_nulls("found")
+    found = dict(known.group_by("strategy").agg(pl.col("found").sum()).iter_rows())
     mappings = exact.replayed.pages["listed"].sum()
     evidence = "modelled" if "modelled" in exact.avc["evidence"] else "replayed"
     rows = []
@@ -45,13 +46,13 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
             "iterations_max": own["iterations"].max(),
             "skip_addr_out_of_range_max": own["skip_addr_out_of_range"].max(),
             "skip_mm_mismatch_max": own["skip_mm_mismatch"].max(),
-            "iterations_total": total(own["iterations"]),
+            "iterations_total": total(walks["iterations_total"]),
             **_bounds(walks),
         }
         if not is_observed:
             missed = len(exact.miss.filter(pl.col("strategy") == strategy))
-            answered = found[strategy] + missed == mappings
-            row |= {"found": found[strategy], "missed": missed if missed or answered else None}
+            answered = strategy in found and found[strategy] + missed == mappings
+            row |= {"found": found.get(strategy), "missed": missed if missed or answered else None}
         rows.append(row)
     schema = {name: pl.Null for name in TABLES["summary"].arrow.names}
     if not rows:

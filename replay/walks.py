@@ -37,17 +37,17 @@ class Replayed:
         loop: One row a loop and strategy; columns of table ``loop`` and ``position``, ``instant``, ``after``
             and ``until`` (``steps.instants``), and ``assumed``: the count would be another one at another
             instant at which the loop may have run.
-        walk: One row a walk and strategy; columns of table ``walk`` and ``found``.
+        walk: One row a walk and strategy; columns of table ``walk`` and ``found`` (null: not known).
         miss: Table ``miss``.
         pages: ``ends.mapped_pages``.
-        stray_hits: Page-table events of a walk that none of its loops can have made.
+        strays: ``walk_id`` of each page-table event of a walk that none of its loops can have made.
     """
 
     loop: pl.DataFrame
     walk: pl.DataFrame
     miss: pl.DataFrame
     pages: pl.DataFrame
-    stray_hits: int
+    strays: pl.DataFrame
 
 
 def replay_walks(
@@ -92,13 +92,13 @@ def replay_walks(
     loop = _loops(asked, looked, inside, stops, trees)
     full = _in_range(met.filter("call"), lookups(items, [BUILTIN["full"]]), trees)
     missed = _missed(full, inside.filter("call"), asked, looked, pages, trees)
-    walk = _walks(walks, loop, stops, missed, strategies)
+    walk = _walks(walks, loop, stops, missed, strategies, _unlisted(walks, items))
     return Replayed(
         loop=loop,
         walk=walk,
         miss=missed,
         pages=pages,
-        stray_hits=found["position"].null_count(),
+        strays=found.filter(pl.col("position").is_null()).select("walk_id"),
     )
 
 
@@ -250,12 +250,26 @@ def _missed(
     return pl.concat([missed, vma], how="horizontal").sort("walk_id", "number", "vma_mm", "address")
 
 
+def _unlisted(walks: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """``walk_id`` of the walks over a stable node of which the capture has shown no rmap_item by then.
+
+    What was merged before the capture began, and is not removed in it, is not seen.
+    """
+    shown = items.group_by("stable_node").agg(shown=pl.col("born").min())
+    return (
+        walks.join(shown, on="stable_node", how="left")
+        .filter(pl.col("shown").is_null() | (pl.col("shown") > pl.col("enter")))
+        .select("walk_id")
+    )
+
+
 def _walks(
     walks: pl.DataFrame,
     loop: pl.DataFrame,
     stops: pl.DataFrame,
     missed: pl.DataFrame,
     strategies: Sequence[Strategy],
+    unlisted: pl.DataFrame,
 ) -> pl.DataFrame:
     """Sums and maxima of the loops; null where one is not known. A walk without loops has no maximum."""
     key = ["walk_id", "number"]
@@ -283,8 +297,10 @@ def _walks(
     )
     totals = ("loops", "iterations_total", "rmap_one_calls", "mappings_missed")
     maxima = ("iterations_max", "skip_addr_out_of_range_max", "skip_mm_mismatch_max")
+    is_listed = ~pl.col("walk_id").is_in(unlisted["walk_id"].implode())
     rows = rows.with_columns(pl.col(name).fill_null(0) for name in (*totals, "found"))
-    known = pl.col("known").fill_null(True)
+    rows = rows.with_columns(pl.when(is_listed).then("found").alias("found"))
+    known = pl.col("known").fill_null(is_listed)
     return rows.with_columns(
         pl.when(known).then(pl.col(name)).alias(name) for name in (*totals, *maxima)
     ).sort("walk_id", "number")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from schemas.kinds import nanoseconds, pgoff, pointer, text, uint64, user_address
-from schemas.mm import ALIVE, BEFORE, CENSORED, EVIDENCE
+from schemas.mm import ALIVE, BEFORE, CENSORED, CERTAIN, EVIDENCE, UNCERTAIN
 from schemas.table import Table
 
 _APPEND = "ev_append"
@@ -57,6 +57,7 @@ RMAP_ITEM: Final = Table(
             "replay: MERGEABLE VMAs and the order in which ksmd scans",
             null="address is known, or any page of the process may be it",
         ),
+        text("uncertain", UNCERTAIN, "replay: losses", null=CERTAIN),
     ),
 )
 

@@ -21,6 +21,12 @@ EVIDENCE: Final = (
     "forks by the kernel's rules."
 )
 
+UNCERTAIN: Final = (
+    "Which side of the life was lost with other events: begin or end. Where something else in its place "
+    "proves that it lies in the capture, it is put into the loss next to that."
+)
+CERTAIN: Final = "neither; or modelled"
+
 VMA: Final = Table(
     name="vma",
     version="1.0",
@@ -61,7 +67,7 @@ VMA: Final = Table(
 
 AVC: Final = Table(
     name="avc",
-    version="1.0",
+    version="1.1",
     doc="One life of one interval on the tree of one anon_vma, from its insertion to its removal.",
     columns=(
         pointer(
@@ -84,6 +90,7 @@ AVC: Final = Table(
         int64("born_seq", "Insertion as place in the total order of events.", _TREE, null=BEFORE),
         int64("died_seq", "Removal as place in the total order of events (exclusive).", _TREE, null=ALIVE),
         text("evidence", EVIDENCE, _STATE),
+        text("uncertain", UNCERTAIN, "replay: losses", null=CERTAIN),
     ),
 )
 

@@ -14,7 +14,7 @@ _REPLAY = "replay: walks"
 _KERNEL = "mm/ksm.c rmap_walk_ksm()"
 _BOUNDS = "replay: modelled evidence"
 UNKNOWN_TREE: Final = "not known: the tree or the range at that instant is not fully known (see quality)"
-UNKNOWN_WALK: Final = "not known for at least one loop of the walk"
+UNKNOWN_WALK: Final = "not known for at least one loop, or no rmap_item of the stable node is in the capture"
 NOT_IN_EVENT: Final = "not in the capture"
 
 OBSERVED: Final = "observed"
@@ -157,6 +157,14 @@ WALK: Final = Table(
         ),
         *bounds("iterations_total", "Sum of iterations over the loops"),
         *bounds("iterations_max", "Largest iterations of one loop"),
+        text(
+            "uncertain",
+            "How lost events may have changed this row, the most serious that applies. during: they were "
+            "lost while it ran; list: an rmap_item of its stable node came or went unseen; tree: so did an "
+            "interval in a range that is looked up; after: they were lost before, and nothing shows more.",
+            "replay: doubts",
+            null="no events had been lost, or (strategy observed) none while it ran",
+        ),
     ),
 )
 
