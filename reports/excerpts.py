@@ -146,6 +146,7 @@ def longest_walks(facts: Facts) -> Grid:
             row["iterations_total"],
             row["iterations_max"],
             row["observed_ns"],
+            *([row["uncertain"]] if facts.uncertain else []),
         ]
         for row in facts.worst.rows
     ]
@@ -158,6 +159,9 @@ def longest_walks(facts: Facts) -> Grid:
         "walk=walk_id,at s=at_ns:s,cpu,pid,comm:wide,caller,loops:n,iterations=iterations_total:n,"
         "most in a loop=iterations_max:n,took ms=observed_ns:ms"
     )
+    if facts.uncertain:
+        columns += ",uncertain"
+        caption += " Uncertain: how lost events may have changed it (`replay schema walk`)."
     return grid("worst_walks", columns, rows, caption)
 
 

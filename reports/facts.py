@@ -103,6 +103,7 @@ class Facts:
         misses: Missed mappings by strategy and cause, most first.
         notes: Table ``quality``, equal rows together, worst first.
         firsts: For each strategy, the first event that made it miss a mapping, where one is known.
+        uncertain: Walks that lost events make uncertain, by how (``walk_facts.UNCERTAIN``).
         worst: The walks with most iterations: as the kernel counted, else under its own strategy, else the
             first in the table.
         spread: For each strategy, loops by iterations: none, 1, 2-3, 4-7 and so on.
@@ -120,6 +121,7 @@ class Facts:
     misses: Sequence[MissCause]
     notes: Sequence[Note]
     firsts: Mapping[str, FirstCause]
+    uncertain: Mapping[str, int]
     worst: Worst
     spread: Mapping[str, Sequence[int]]
     iterations: Mapping[str, Distribution]
@@ -183,6 +185,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         misses=_miss_causes(tables["miss"]),
         notes=notes(tables["quality"]),
         firsts=walk_facts.first_causes(tables["miss"], capture["first_ts_ns"]),
+        uncertain=walk_facts.uncertain_walks(tables["walk"]),
         worst=walk_facts.worst_walks(tables["walk"], preferred),
         spread=walk_facts.spread(tables["loop"]),
         iterations=distributions(tables["loop"], "iterations"),

@@ -29,6 +29,7 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     """Render the summary as JSON; byte-identical for the same tables.
 
     Keys: ``schema_version``; ``capture`` (the row of table ``capture``); ``verdict`` (sentences);
+    ``uncertain_walks`` (value of ``walk.uncertain`` to the number of walks, each counted once);
     ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
     in ns, pid); ``evidence`` (word to meaning); ``nodes`` (rows of table ``node_summary``);
     ``other_kernel`` (rows of the table of this name);
@@ -51,6 +52,7 @@ def json_of(facts: Facts, parts: Sequence[Section]) -> str:
         "schema_version": SCHEMA_VERSION,
         "capture": dict(facts.capture),
         "verdict": words.verdict(facts),
+        "uncertain_walks": dict(facts.uncertain),
         "summary": [dict(row) for row in facts.rows],
         "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
         "evidence": dict(words.evidence(facts)),

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 MAX_WALKS: Final = 10
 
+UNCERTAIN: Final = {
+    "during": "that ran meanwhile",
+    "list": "by their rmap_items",
+    "tree": "by their trees",
+    "after": "only because they came later",
+}
+"""Values of ``walk.uncertain``, the worst first, and what is said of such walks."""
+
 
 @dataclass(frozen=True)
 class FirstCause:
@@ -55,6 +63,15 @@ class Worst:
     rows: Sequence[Mapping[str, Any]]
     strategy: str | None
     by_time: bool
+
+
+def uncertain_walks(walk: pa.Table) -> dict[str, int]:
+    """Walks that lost events make uncertain, by how: each once, by the first of ``UNCERTAIN`` of its rows."""
+    rows = pl.DataFrame(walk.select(["walk_id", "uncertain"])).drop_nulls()
+    order = pl.Enum(list(UNCERTAIN))
+    worst = rows.group_by("walk_id").agg(pl.col("uncertain").cast(order).min())
+    counts = dict(worst["uncertain"].value_counts().iter_rows())
+    return {name: counts[name] for name in UNCERTAIN if name in counts}
 
 
 def first_causes(miss: pa.Table, first_ts_ns: int | None) -> dict[str, FirstCause]:

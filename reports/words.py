@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from reports import node_words
+from reports.walk_facts import UNCERTAIN
 from schemas.walks import OBSERVED
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def verdict(facts: Facts) -> list[str]:
         nothing = "" if predicted else ": there is nothing to compare"
         return [f"The capture holds no walk of rmap_walk_ksm(){nothing}.", *predicted]
     waited = facts.waits.sentences if facts.waits is not None and facts.waits.count else []
-    return [*misses(facts), *_cost(asked), *waited]
+    return [*_uncertain(facts), *misses(facts), *_cost(asked), *waited]
 
 
 def misses(facts: Facts) -> list[str]:
@@ -79,6 +80,16 @@ def _cost(asked: Sequence[Mapping[str, Any]]) -> list[str]:
             longest.setdefault(to, []).append(row["strategy"])
     said = [f"{_and(names)} {most}" for most, names in longest.items()]
     return [f"Most iterations in one inner loop: {'; '.join(said)}."] if said else []
+
+
+def _uncertain(facts: Facts) -> list[str]:
+    """How many walks lost events make uncertain, and how."""
+    if not facts.uncertain:
+        return []
+    walks = max((row["walks"] or 0 for row in facts.rows), default=0)
+    total = sum(facts.uncertain.values())
+    how = "; ".join(f"{_number(count)} {UNCERTAIN[name]}" for name, count in facts.uncertain.items())
+    return [f"Lost events make {_number(total)} of {_number(walks)} walks uncertain: {how}."]
 
 
 def evidence(facts: Facts) -> list[tuple[str, str]]:
@@ -171,6 +182,8 @@ def worst_walks(facts: Facts) -> tuple[str, list[str]]:
             parts.append(f"{_number(row['iterations_total'])} iterations in {_number(row['loops'])} loops")
         if row["observed_ns"] is not None:
             parts.append(f"took {row['observed_ns'] / 1e6:.3f} ms{under}")
+        if row["uncertain"] is not None:
+            parts.append(f"uncertain ({row['uncertain']})")
         lines.append(", ".join(parts))
     how = "longest time" if facts.worst.by_time else f"most iterations, row {facts.worst.strategy}"
     return f"Worst walks ({how}):", lines

@@ -32,14 +32,14 @@ STABLE = {
     "walk": "walk_id ts_ns end_ns cpu pid comm folio stable_node caller strategy loops iterations_total "
     "iterations_max skip_addr_out_of_range_max skip_mm_mismatch_max rmap_one_calls mappings_missed "
     "observed_ns predicted_ns iterations_total_least iterations_total_most iterations_max_least "
-    "iterations_max_most",
+    "iterations_max_most uncertain",
     "miss": "walk_id strategy rmap_item mm address vm_start vm_end cause_event cause_ts_ns cause_pid",
     "vma": "vma_id vma mm vm_start vm_end vm_pgoff anon_pgoff vm_flags anon_vma born_ts_ns died_ts_ns "
     "cause_event evidence",
     "avc": "avc anon_vma vma_id mm first_pgoff last_pgoff vm_start vm_end born_ts_ns died_ts_ns born_seq "
-    "died_seq evidence",
+    "died_seq evidence uncertain",
     "rmap_item": "rmap_item stable_node mm address anon_vma kpfn vm_pgoff linear_page_index born_ts_ns "
-    "died_ts_ns evidence address_least address_most",
+    "died_ts_ns evidence address_least address_most uncertain",
     "quality": "kind cpu start_ns end_ns count effect severity",
     "summary": "strategy evidence walks loops time_ms_max iterations_max skip_addr_out_of_range_max "
     "skip_mm_mismatch_max iterations_total found missed iterations_max_least iterations_max_most "

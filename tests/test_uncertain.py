@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from functools import cache
 from pathlib import Path
@@ -20,8 +21,15 @@ from replay.alive import NEVER
 from replay.exact import Exact, replay_exact
 from replay.gaps import Gaps
 from replay.losses import settle
+from replay.options import AnalyzeOptions
 from replay.pipeline import analyze
+from reports.facts import gather
+from reports.markdown import markdown_of
+from reports.page import page_of
+from reports.summary_json import json_of
+from reports.text import text_of
 from schemas import TABLES
+from tests.perf_tool import DATA as PERF
 from tests.test_tracedat_report import DATA as TRACEDAT
 
 TRUTH = Path(__file__).parent / "data" / "truth"
@@ -227,3 +235,43 @@ def test_a_real_capture_with_losses_says_which_rows_they_concern() -> None:
     for name in ("avc", "rmap_item"):
         marked = pl.DataFrame(tables[name]).filter(pl.col("uncertain").is_not_null())
         assert notes.filter(pl.col("kind") == f"uncertain_{name}")["count"].sum() == len(marked)
+
+
+def test_every_document_says_what_lost_events_make_uncertain() -> None:
+    tables = analyze(TRACEDAT / "lost_events.dat").tables
+    facts = gather(tables)
+    walks = pl.DataFrame(tables["walk"])["walk_id"].n_unique()
+    assert 0 < sum(facts.uncertain.values()) <= walks
+    sentence = f"Lost events make {sum(facts.uncertain.values()):,} of {walks:,} walks uncertain"
+    assert sentence in " ".join(text_of(facts).split())
+    assert sentence in markdown_of(facts)
+    assert sentence in page_of(facts, tables)
+    document = json.loads(json_of(facts))
+    assert document["verdict"][0].startswith(sentence)
+    assert document["uncertain_walks"] == dict(facts.uncertain)
+    assert all(row["uncertain"] in facts.uncertain for row in facts.worst.rows)
+    assert f"uncertain ({facts.worst.rows[0]['uncertain']})" in " ".join(text_of(facts).split())
+
+
+def test_walks_whose_rmap_items_were_never_seen_have_no_counts() -> None:
+    """perf of one process does not record ksmd, which merges."""
+    tables = analyze(PERF / "per_process.perf.data.xz").tables
+    walk = pl.DataFrame(tables["walk"])
+    assert len(walk.filter(pl.col("strategy") == "full")) == 24
+    assert walk.select(COUNTS).null_count().row(0) == (len(walk),) * len(COUNTS)
+    assert pl.DataFrame(tables["summary"]).select("found", "missed").null_count().row(0) == (5, 5)
+    notes = {row["kind"]: row["count"] for row in tables["quality"].to_pylist()}
+    assert notes["unlisted_walk"] == 24
+    assert "nothing to compare" not in text_of(gather(tables))
+
+
+def test_without_tree_probes_the_walks_of_the_capture_are_told() -> None:
+    tables = analyze(TRUTH / "7.3_s1-small_triple.dat", AnalyzeOptions(evidence="modelled")).tables
+    walk = pl.DataFrame(tables["walk"]).filter(pl.col("strategy") == "full")
+    assert (
+        walk["observed_ns"].to_list()
+        == without_loss("7.3_s1-small_triple.dat")
+        .walk.filter(pl.col("strategy") == "full")["observed_ns"]
+        .to_list()
+    )
+    assert walk["loops"].null_count() == len(walk) == 28
