@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reports.facts import Facts
     from reports.section import Section
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "1.4"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000

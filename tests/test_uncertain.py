@@ -24,10 +24,10 @@ from replay.losses import settle
 from replay.options import AnalyzeOptions
 from replay.pipeline import analyze
 from reports.facts import gather
-from reports.markdown import markdown_of
-from reports.page import page_of
-from reports.summary_json import json_of
-from reports.text import text_of
+from reports.markdown import render_markdown
+from reports.page import render_page
+from reports.summary_json import json_summary
+from reports.text import render_text
 from schemas import TABLES
 from tests.perf_tool import DATA as PERF
 from tests.test_tracedat_report import DATA as TRACEDAT
@@ -243,14 +243,14 @@ def test_every_document_says_what_lost_events_make_uncertain() -> None:
     walks = pl.DataFrame(tables["walk"])["walk_id"].n_unique()
     assert 0 < sum(facts.uncertain.values()) <= walks
     sentence = f"Lost events make {sum(facts.uncertain.values()):,} of {walks:,} walks uncertain"
-    assert sentence in " ".join(text_of(facts).split())
-    assert sentence in markdown_of(facts)
-    assert sentence in page_of(facts, tables)
-    document = json.loads(json_of(facts))
+    assert sentence in " ".join(render_text(tables).split())
+    assert sentence in render_markdown(tables)
+    assert sentence in render_page(tables)
+    document = json.loads(json_summary(tables))
     assert document["verdict"][0].startswith(sentence)
     assert document["uncertain_walks"] == dict(facts.uncertain)
     assert all(row["uncertain"] in facts.uncertain for row in facts.worst.rows)
-    assert f"uncertain ({facts.worst.rows[0]['uncertain']})" in " ".join(text_of(facts).split())
+    assert f"uncertain ({facts.worst.rows[0]['uncertain']})" in " ".join(render_text(tables).split())
 
 
 def test_walks_whose_rmap_items_were_never_seen_have_no_counts() -> None:
@@ -262,7 +262,7 @@ def test_walks_whose_rmap_items_were_never_seen_have_no_counts() -> None:
     assert pl.DataFrame(tables["summary"]).select("found", "missed").null_count().row(0) == (5, 5)
     notes = {row["kind"]: row["count"] for row in tables["quality"].to_pylist()}
     assert notes["unlisted_walk"] == 24
-    assert "nothing to compare" not in text_of(gather(tables))
+    assert "nothing to compare" not in render_text(tables)
 
 
 def test_without_tree_probes_the_walks_of_the_capture_are_told() -> None:
