@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.model_births import seen_births
-from replay.model_ops import PAGE, operations
+from replay.model_ops import PAGE, operations, own_faults
 from replay.model_rules import RULES
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def boundaries(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     calls = events["ev_syscall"].select(
         "pid", "seq", boundary=pl.when("is_exit").then(pl.lit("leave")).otherwise(pl.lit("enter"))
     )
-    tasks = events["ev_task"].select("pid", "seq", boundary="kind")
-    faults = events["ev_fault"].select("pid", "seq", boundary=pl.lit("fault"))
+    # "free" is about another task, long dead.
+    tasks = events["ev_task"].filter(pl.col("kind") != "free").select("pid", "seq", boundary="kind")
+    faults = own_faults(events).select("pid", "seq", boundary=pl.lit("fault"))
     return pl.concat([calls, tasks, faults]).sort("seq")
 
 

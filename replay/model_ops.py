@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 ) = range(21)
 
 OPERANDS: Final = ("a", "b", "c", "d", "e")
+EXECS: Final = ("execve", "execveat")
 PAGE: Final = 1 << k.PAGE_SHIFT
 MAX_PAGE: Final = 1 << 44
 
@@ -108,7 +109,7 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
     """
     done = finished_calls(events["ev_syscall"])
     births, doubts = _births(events)
-    frames = [*births, *_tasks(events["ev_task"]), _faults(events["ev_fault"])]
+    frames = [*births, *_tasks(events["ev_task"]), _faults(own_faults(events))]
     for name, rows in done.partition_by("name", as_dict=True).items():
         if (make := _CALLS.get(str(name[0]))) is not None:
             frames += make(rows, rules)
@@ -186,6 +187,26 @@ def _tasks(ev_task: pl.DataFrame) -> list[pl.DataFrame]:
         _rows(ev_task.filter(pl.col("kind") == event), kind, cause=pl.lit(cause))
         for event, (kind, cause) in ends.items()
     ]
+
+
+def own_faults(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The faults of ``ev_fault`` in the address space that their task is known to be in.
+
+    Between the entry of execve() and the exec, the kernel writes to the new program's stack and data: these
+    faults are left out.
+    """
+    rows = [
+        events["ev_syscall"].select("pid", "seq", starts=pl.col("name").is_in(EXECS) & ~pl.col("is_exit")),
+        events["ev_task"].filter(pl.col("kind") == "exec").select("pid", "seq", starts=pl.lit(False)),
+    ]
+    before = pl.concat(rows).sort("seq")
+    return (
+        events["ev_fault"]
+        .sort("seq")
+        .join_asof(before, on="seq", by="pid", check_sortedness=False)
+        .filter(~pl.col("starts").fill_null(False))
+        .drop("starts")
+    )
 
 
 def _faults(ev_fault: pl.DataFrame) -> pl.DataFrame:

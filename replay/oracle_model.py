@@ -148,6 +148,7 @@ class OracleModel:
             self._clone(row)
         elif row["kind"] == "exec":
             self._cause = "execve"
+            self._calls.pop(row["pid"], None)
             old = self._mm_of(row["pid"])
             self._mmput(old)
             self._task_mm[row["pid"]] = Mm(merge_any=old.merge_any)
@@ -204,6 +205,9 @@ class OracleModel:
 
     def _fault(self, row: Event) -> None:
         self._cause = "page_fault"
+        call = self._calls.get(row["pid"])
+        if call is not None and call["name"] in ("execve", "execveat"):
+            return  # it is in the new program's address space
         mm, page = self._mm_of(row["pid"]), row["address"] >> k.PAGE_SHIFT
         vma = mm.find(page)
         if vma is None or page < vma.start:
