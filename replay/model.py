@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from replay.model_frames import lives, refusals, versions
+from replay.model_frames import frames, refusals
 from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
 from replay.model_rules import RULES
 from replay.model_run import run
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from replay.model_rules import KernelRules, Rules
 
-COMPILE_FROM: Final = 50_000
-"""Operations from which on the compiled pass is taken: its machine code is made once, and then loaded."""
+LOAD_FROM: Final = 30_000
+"""Operations from which on machine code is used if it is there: to load it takes half a second."""
+COMPILE_FROM: Final = 500_000
+"""Operations from which on machine code is made if it is not there: that takes half a minute, once."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,25 @@ class Modelled:
 
 
 def reconstruct(
-    events: Mapping[str, pl.DataFrame], rules: KernelRules, *, compile_from: int = COMPILE_FROM
+    events: Mapping[str, pl.DataFrame], rules: KernelRules, *, compiled: bool | None = None
 ) -> Modelled:
     """Rebuild VMAs, anon_vmas and anon_vma_chains from stock events.
 
     Args:
         events: Tables ``ev_syscall``, ``ev_task`` and ``ev_fault``; others are not read.
         rules: Which kernel's rules.
-        compile_from: Number of operations from which on the compiled pass is used.
+        compiled: Whether to run as machine code; None: by the number of operations.
     """
     chosen = RULES[rules]
     table, doubts = operations(events, chosen)
-    state = _pass(table, chosen, compiled=len(table) >= compile_from)
+    state = _pass(table, chosen, compiled=_worth(len(table)) if compiled is None else compiled)
     doubts |= {
         "brk_before": int(state.count[BRK_BEFORE]),
         "mremap_of_unknown": int(state.count[MREMAP_OF_UNKNOWN]),
         "target_not_free": int(state.count[TARGET_NOT_FREE]),
     }
-    vmas = versions(state, table, chosen)
     return Modelled(
-        lives(state, table, chosen, vmas),
-        vmas.drop("born"),
+        *frames(state, table, chosen),
         refusals(state, table),
         {name: count for name, count in doubts.items() if count},
     )
@@ -89,7 +89,8 @@ def _pass(table: pl.DataFrame, rules: Rules, *, compiled: bool) -> State:
     operand = {name: table[name].to_numpy() for name in OPERANDS}
     operand["a"] = np.where(names_task.to_numpy(), child, operand["a"])
     columns = [table["kind"].to_numpy(), task, *(operand[name] for name in OPERANDS)]
-    ready = (np.ascontiguousarray(column, np.int64) for column in columns)
+    # Copies: machine code is made for each kind of array, and a frame gives some that are read-only.
+    ready = (np.array(column, np.int64) for column in columns)
     ops = Operations(*(column if compiled else column.tolist() for column in ready))
     state = new_state(rules, len(pids), len(table), arrays=compiled)
     take = _compiled() if compiled else run
@@ -101,7 +102,16 @@ def _pass(table: pl.DataFrame, rules: Rules, *, compiled: bool) -> State:
     return state
 
 
+def _worth(operations: int) -> bool:
+    """Whether to run as machine code."""
+    if operations < LOAD_FROM or operations >= COMPILE_FROM:
+        return operations >= COMPILE_FROM
+    from replay.model_jit import is_compiled
+
+    return is_compiled()
+
+
 def _compiled() -> Any:
     from replay.model_jit import compiled_run
 
-    return compiled_run()
+    return compiled_run

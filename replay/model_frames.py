@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
 from replay.model_ops import PAGE
-from replay.model_state import DEATHS, FIELDS, LIVES, REFUSALS, VERSIONS
+from replay.model_state import FIELDS, LIVES, REFUSALS, VERSIONS
 
 if TYPE_CHECKING:
     from replay.model_rules import Rules
     from replay.model_state import State
 
 AFTER: Final = (1 << 63) - 1
-_STATE: Final = ("mm", "start", "end", "pgoff", "anon_pgoff", "flags", "anon_vma", "alive")
+
+Columns = dict[str, np.ndarray[Any, Any]]
 
 
-def versions(state: State, table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Versions of VMAs: what the operations left, where it differs from what was before.
+def frames(state: State, table: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Lives of intervals, and versions of VMAs.
 
     Args:
         state: State after all operations.
@@ -27,89 +28,68 @@ def versions(state: State, table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         rules: Rules of the kernel.
 
     Returns:
-        The columns of table ``vma``, and ``pid``, ``born``, ``born_seq``, ``died_seq``; in order of
-        ``vma_id``.
+        The columns of ``lifetimes.avc_lives`` in order of insertion, without lives inside of one operation;
+        and those of table ``vma``, with ``pid``, ``born_seq``, ``died_seq``, in order of ``vma_id``.
     """
-    same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in (*_STATE, "vma"))
-    rows = (
-        _frame(state, "version", state.count[VERSIONS])
-        .sort("vma", maintain_order=True)
-        .filter(~same.fill_null(False))
-        .with_columns(born="op", died=pl.col("op").shift(-1).over("vma"))
-        .filter(pl.col("alive") == 1)
-        .sort("born", "vma")
-        .with_row_index("vma_id")
-    )
-    anon_pgoff = pl.col("anon_pgoff") if rules.anon_pgoff else pl.lit(None, pl.Int64)
-    return _placed(rows, table).select(
-        pl.col("vma_id").cast(pl.Int64),
-        pl.col("vma", "mm").cast(pl.UInt64),
-        "vm_start",
-        "vm_end",
-        vm_pgoff=pl.col("pgoff").cast(pl.UInt64),
-        anon_pgoff=anon_pgoff.cast(pl.UInt64),
-        vm_flags=pl.col("flags").cast(pl.UInt64),
-        anon_vma=pl.when(pl.col("anon_vma") >= 0).then(pl.col("anon_vma") + 1).cast(pl.UInt64),
-        born_ts_ns="born_ts_ns",
-        died_ts_ns="died_ts_ns",
-        cause_event=table["cause"].gather(rows["born"]),
-        evidence="evidence",
-        pid="pid",
-        born="born",
-        born_seq="born_seq",
-        died_seq="died_seq",
+    versions = _columns(state, "version", state.count[VERSIONS])
+    # Rows are in order of ``born`` already.
+    order = np.lexsort((versions["vma"], versions["born"]))
+    vma_id = np.empty(len(order) + 1, np.int64)
+    vma_id[order] = np.arange(len(order))
+    lives = _columns(state, "life", state.count[LIVES])
+    kept = np.flatnonzero(lives["born"] != lives["died"])
+    lives = {name: column[kept] for name, column in lives.items()}
+    versions = {name: column[order] for name, column in versions.items()}
+    return _lives(lives, vma_id, table, rules), _versions(versions, table, rules)
+
+
+def _versions(rows: Columns, table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    known = rows["anon_vma"] >= 0
+    return pl.DataFrame(
+        {
+            "vma_id": np.arange(len(known)),
+            "vma": rows["vma"].astype(np.uint64),
+            "mm": rows["mm"].astype(np.uint64),
+            "vm_start": rows["start"].astype(np.uint64) * PAGE,
+            "vm_end": rows["end"].astype(np.uint64) * PAGE,
+            "vm_pgoff": rows["pgoff"].astype(np.uint64),
+            "anon_pgoff": _pgoff(rows, rules),
+            "vm_flags": rows["flags"].astype(np.uint64),
+            "anon_vma": _where(known, (rows["anon_vma"] + 1).astype(np.uint64)),
+            "cause_event": table["cause"].gather(rows["born"]).cast(pl.String),
+            **_placed(rows, table),
+        }
     )
 
 
-def lives(state: State, table: pl.DataFrame, rules: Rules, vmas: pl.DataFrame) -> pl.DataFrame:
-    """Lives of intervals in order of insertion; those inside of one operation are left out.
-
-    Args:
-        state: State after all operations.
-        table: The operations.
-        rules: Rules of the kernel.
-        vmas: What ``versions`` returns.
-
-    Returns:
-        The columns of ``lifetimes.avc_lives``.
-    """
-    rows = _frame(state, "life", state.count[LIVES])
-    deaths = _frame(state, "death", state.count[DEATHS])
-    died = np.full(len(rows), AFTER)
-    died[deaths["life"].to_numpy()] = deaths["op"].to_numpy()
-    rows = (
-        rows.with_columns(died=pl.Series(died))
-        .filter(pl.col("born") != pl.col("died"))
-        .with_columns(died=pl.when(pl.col("died") != AFTER).then("died"))
+def _lives(rows: Columns, vma_id: np.ndarray[Any, Any], table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    first = rows["anon_pgoff" if rules.anon_pgoff else "pgoff"].astype(np.uint64)
+    pages = (rows["end"] - rows["start"]).astype(np.uint64)
+    placed = _placed(rows, table)
+    return pl.DataFrame(
+        {
+            "avc": (rows["avc"] + 1).astype(np.uint64),
+            "anon_vma": (rows["anon_vma"] + 1).astype(np.uint64),
+            "vma": rows["vma"].astype(np.uint64),
+            "mm": rows["mm"].astype(np.uint64),
+            "first_pgoff": first,
+            "last_pgoff": first + pages - np.uint64(1),
+            "vm_start": rows["start"].astype(np.uint64) * PAGE,
+            "vm_end": rows["end"].astype(np.uint64) * PAGE,
+            "vm_pgoff": rows["pgoff"].astype(np.uint64),
+            "anon_pgoff": _pgoff(rows, rules),
+            "born": placed["born_seq"],
+            "died": placed["died_seq"].fill_null(AFTER),
+            "vma_id": vma_id[rows["version"]],
+            **placed,
+            "uncertain": pl.repeat(None, len(first), dtype=pl.String, eager=True),
+        }
     )
-    first = pl.col("anon_pgoff" if rules.anon_pgoff else "pgoff").cast(pl.UInt64)
-    pages = (pl.col("end") - pl.col("start")).cast(pl.UInt64)
-    whole = _placed(rows, table).select(
-        avc=(pl.col("avc") + 1).cast(pl.UInt64),
-        anon_vma=(pl.col("anon_vma") + 1).cast(pl.UInt64),
-        vma=pl.col("vma").cast(pl.UInt64),
-        mm=pl.col("mm").cast(pl.UInt64),
-        first_pgoff=first,
-        last_pgoff=first + pages - 1,
-        vm_start="vm_start",
-        vm_end="vm_end",
-        vm_pgoff=pl.col("pgoff").cast(pl.UInt64),
-        anon_pgoff=first if rules.anon_pgoff else pl.lit(None, pl.UInt64),
-        pid="pid",
-        born="born",
-        died="died",
-        born_seq="born_seq",
-        died_seq="died_seq",
-        born_ts_ns="born_ts_ns",
-        died_ts_ns="died_ts_ns",
-        evidence="evidence",
-        uncertain=pl.lit(None, pl.String),
-    )
-    # Rows are in order of birth, so the join keeps them in order.
-    known = vmas.select("vma", "vma_id", since="born").sort("since")
-    return whole.join_asof(
-        known, left_on="born", right_on="since", by="vma", check_sortedness=False, coalesce=True
-    ).drop("since", strict=False)
+
+
+def _pgoff(rows: Columns, rules: Rules) -> pl.Series:
+    pgoff = rows["anon_pgoff"].astype(np.uint64)
+    return pl.Series(pgoff) if rules.anon_pgoff else pl.repeat(None, len(pgoff), dtype=pl.UInt64, eager=True)
 
 
 def refusals(state: State, table: pl.DataFrame) -> pl.DataFrame:
@@ -124,40 +104,43 @@ def refusals(state: State, table: pl.DataFrame) -> pl.DataFrame:
         of 7.3 in the same state, bits of ``merge_rules``, 0: merges; ``vm_flags``: bits that differ;
         ``anon_vma`` (null: neither of the two was faulted).
     """
-    rows = _frame(state, "refusal", state.count[REFUSALS])
-    return rows.select(
-        *(table[name].gather(rows["op"]) for name in ("seq", "ts_ns", "pid")),
-        "older",
-        "newer",
-        vm_flags=pl.col("flags").cast(pl.UInt64),
-        anon_vma=pl.when(pl.col("anon_vma") >= 0).then(pl.col("anon_vma") + 1).cast(pl.UInt64),
+    rows = _columns(state, "refusal", state.count[REFUSALS])
+    return pl.DataFrame(
+        {
+            **{name: table[name].gather(rows["op"]) for name in ("seq", "ts_ns", "pid")},
+            "older": rows["older"].astype(np.int64),
+            "newer": rows["newer"].astype(np.int64),
+            "vm_flags": rows["flags"].astype(np.uint64),
+            "anon_vma": _where(rows["anon_vma"] >= 0, (rows["anon_vma"] + 1).astype(np.uint64)),
+        }
     )
 
 
-def _frame(state: State, name: str, rows: int) -> pl.DataFrame:
+def _columns(state: State, name: str, rows: int) -> Columns:
     """The first rows of a table of the state as columns."""
     table = getattr(state, name)[: int(rows)]
     if isinstance(table, list):
-        return pl.DataFrame(
-            {field: [getattr(row, field) for row in table] for field in FIELDS[name]},
-            schema=dict.fromkeys(FIELDS[name], pl.Int64),
-        )
-    return pl.DataFrame({field: np.ascontiguousarray(table[field]) for field in FIELDS[name]})
+        return {
+            field: np.fromiter((getattr(row, field) for row in table), np.int64, len(table))
+            for field in FIELDS[name]
+        }
+    return {field: np.ascontiguousarray(table[field]) for field in FIELDS[name]}
 
 
-def _placed(rows: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
-    """``born`` and ``died``, operations, become places and times."""
+def _placed(rows: Columns, table: pl.DataFrame) -> dict[str, pl.Series]:
+    """Places and times of the operations ``born`` and ``died`` (-1: none)."""
     born, died = rows["born"], rows["died"]
-    return rows.with_columns(
-        born_seq=table["seq"].gather(born),
-        born_ts_ns=table["ts_ns"].gather(born),
-        died_seq=table["seq"].gather(died),
-        died_ts_ns=table["ts_ns"].gather(died),
-        pid=table["pid"].gather(born),
-    ).with_columns(
-        born="born_seq",
-        died=pl.col("died_seq").fill_null(AFTER),
-        evidence=pl.lit("modelled"),
-        vm_start=pl.col("start").cast(pl.UInt64) * PAGE,
-        vm_end=pl.col("end").cast(pl.UInt64) * PAGE,
-    )
+    ended = died >= 0
+    return {
+        "pid": table["pid"].gather(born),
+        "born_seq": table["seq"].gather(born),
+        "died_seq": _where(ended, table["seq"].to_numpy()[died]),
+        "born_ts_ns": table["ts_ns"].gather(born),
+        "died_ts_ns": _where(ended, table["ts_ns"].to_numpy()[died]),
+        "evidence": pl.repeat("modelled", len(born), eager=True),
+    }
+
+
+def _where(known: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> pl.Series:
+    """Values, null where they are not known."""
+    return pl.Series(pl.Series(values).to_frame("x").select(pl.when(pl.Series(known)).then("x")).to_series())

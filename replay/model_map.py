@@ -6,19 +6,29 @@ an insertion moves half a block. Compiled by numba, or run as it is (``model_sta
 
 from __future__ import annotations
 
-from replay.model_state import BLOCK, BLOCK_SLOTS, BLOCKS, FREE_BLOCKS, KEY_BITS, State
+from replay.model_state import BLOCK, BLOCK_SLOTS, BLOCKS, FREE_BLOCKS, KEY_BITS, LAST_PLACE, State
 
 
 def map_place(s: State, key: int) -> int:
-    """Place in the order of blocks where ``key`` belongs; -1: there are no blocks."""
-    low, high = 0, s.count[BLOCKS]
+    """Place in the order of blocks where ``key`` belongs; -1: there are no blocks.
+
+    One operation asks for neighbours, so the last answer is tried first.
+    """
+    blocks = s.count[BLOCKS]
+    last = s.count[LAST_PLACE]
+    if last < blocks and s.order[last].key <= key and (last + 1 == blocks or key < s.order[last + 1].key):
+        return int(last)
+    low, high = 0, blocks
     while low < high:
         middle = (low + high) >> 1
         if s.order[middle].key <= key:
             low = middle + 1
         else:
             high = middle
-    return max(low - 1, 0) if s.count[BLOCKS] else -1
+    if blocks == 0:
+        return -1
+    s.count[LAST_PLACE] = max(low - 1, 0)
+    return max(low - 1, 0)
 
 
 def map_entry(s: State, block: int, key: int) -> int:

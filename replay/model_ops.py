@@ -28,6 +28,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from replay import model_rules as k
@@ -110,9 +111,9 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
     done = finished_calls(events["ev_syscall"])
     births, doubts = _births(events)
     frames = [*births, *_tasks(events["ev_task"]), _faults(own_faults(events))]
-    for name, rows in done.partition_by("name", as_dict=True).items():
-        if (make := _CALLS.get(str(name[0]))) is not None:
-            frames += make(rows, rules)
+    for name in done["name"].unique():
+        if (make := _CALLS.get(name)) is not None:
+            frames += make(done.filter(pl.col("name") == name), rules)
     whole = pl.concat(frames)
     far = pl.any_horizontal(
         pl.col(name).is_between(-MAX_PAGE, MAX_PAGE).not_() for name in ("a", "b")
@@ -122,15 +123,25 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
 
 def finished_calls(ev_syscall: pl.DataFrame) -> pl.DataFrame:
     """Returns of calls with the arguments of their entry: the event of the same task and name before."""
-    mine = [pl.col(f"arg{number}").shift(1).over("pid").fill_null(0) for number in range(6)]
-    before = (pl.col("name").shift(1) == pl.col("name")) & ~pl.col("is_exit").shift(1)
-    return (
-        ev_syscall.sort("pid", "seq")
-        .with_columns(*mine, finished=before.over("pid").fill_null(False))
-        .filter(pl.col("is_exit") & pl.col("finished") & pl.col("ret").is_not_null())
-        .drop("finished", "is_exit", "cpu")
-        .sort("seq")
-    )
+    calls = ev_syscall.sort("seq")
+    before = events_before(calls["pid"])
+    exits = calls["is_exit"].to_numpy()
+    names = calls["name"].cast(pl.Categorical).to_physical().to_numpy()
+    whole = exits & (before >= 0) & ~exits[before] & (names[before] == names)
+    kept = np.flatnonzero(whole & calls["ret"].is_not_null().to_numpy())
+    arguments = calls.select(pl.col(f"arg{number}").fill_null(0) for number in range(6))
+    returns = calls.select("seq", "ts_ns", "pid", "name", "ret")
+    return pl.concat([returns[kept], arguments[before[kept]]], how="horizontal")
+
+
+def events_before(pids: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """For each event the row of the one before of the same task; -1: there is none."""
+    pid = pids.to_numpy()
+    order = np.argsort(pid, kind="stable")
+    before = np.full(len(pid), -1)
+    follows = pid[order[1:]] == pid[order[:-1]]
+    before[order[1:]] = np.where(follows, order[:-1], -1)
+    return before
 
 
 def _rows(
@@ -144,7 +155,7 @@ def _rows(
         "seq",
         "ts_ns",
         "pid",
-        cause=pl.col("name") if cause is None else cause,
+        cause=(pl.col("name") if cause is None else cause).cast(pl.Categorical),
         kind=kind.cast(pl.Int64),
         **{name: value.cast(pl.Int64) for name, value in zip(OPERANDS, given, strict=True)},
     )
@@ -241,7 +252,7 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
         .then(-own.cast(pl.Int64).cum_sum())
         .when(anonymous)
         .then(0)
-        .otherwise((pl.col("arg4") & 0xFFFFFFFF).cast(pl.Int64) + 1),
+        .otherwise((pl.col("arg4") & k.MAX_FD).cast(pl.Int64) + 1),
         pgoff=pl.when(anonymous & shared).then(0).when(anonymous).then(start).otherwise(_page("arg5")),
         asked=asked,
     )

@@ -14,7 +14,6 @@ from replay.model_state import (
     AVC_SLOTS,
     AVCS,
     CLONE_REVERSES,
-    DEATHS,
     FREE_AVCS,
     LIVES,
     OP,
@@ -50,16 +49,15 @@ def tree_insert(s: State, avc: int) -> None:
     life.pgoff = area.pgoff
     life.anon_pgoff = area.anon_pgoff
     life.born = s.count[OP]
+    life.died = -1
+    life.version = -1
 
 
 def tree_remove(s: State, avc: int) -> None:
     """anon_vma_interval_tree_remove()."""
     s.anon_vma[s.avc[avc].anon_vma].linked -= 1
     touch(s, s.avc[avc].vma)
-    death = s.death[s.count[DEATHS]]
-    death.life = s.avc[avc].life
-    death.op = s.count[OP]
-    s.count[DEATHS] += 1
+    s.life[s.avc[avc].life].died = s.count[OP]
 
 
 def anon_vma_chain_assign(s: State, vma: int, anon_vma: int) -> int:
@@ -82,6 +80,7 @@ def anon_vma_chain_assign(s: State, vma: int, anon_vma: int) -> int:
     else:
         s.avc[head].prev = avc
     s.vma[vma].head = avc
+    s.vma[vma].chain += 1
     return int(avc)
 
 
@@ -98,8 +97,7 @@ def new_anon_vma(s: State) -> int:
 
 def is_singular(s: State, vma: int) -> bool:
     """list_is_singular(&vma->anon_vma_chain)."""
-    head = s.vma[vma].head
-    return bool(head >= 0 and s.avc[head].next < 0)
+    return bool(s.vma[vma].chain == 1)
 
 
 def is_fork_child(s: State, vma: int) -> bool:
@@ -203,6 +201,7 @@ def unlink_anon_vmas(s: State, vma: int) -> None:
         avc = s.avc[avc].next
     s.vma[vma].head = -1
     s.vma[vma].tail = -1
+    s.vma[vma].chain = 0
     if s.vma[vma].anon_vma >= 0:
         s.anon_vma[s.vma[vma].anon_vma].active -= 1
     s.vma[vma].anon_vma = -1

@@ -52,6 +52,8 @@ def rules_for(release: str | None) -> KernelRules:
     return "7.3" if numbers and (int(numbers[1]), int(numbers[2])) >= (7, 3) else "6.12"
 
 
+MAX_FD: Final = (1 << 30) - 1
+"""File descriptors have fewer bits: a process may have at most 2^30 files (fs/file.c)."""
 PAGE_SHIFT: Final = 12
 HUGE_PAGES: Final = 512
 """Pages of a PMD (HPAGE_PMD_NR on x86-64)."""

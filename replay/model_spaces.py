@@ -97,23 +97,57 @@ def execve(s: State, task: int) -> None:
 
 
 def publish(s: State) -> None:
-    """Close and open versions of the VMAs that the operation touched; dead ones' slots are free again."""
+    """Close and open versions of the VMAs that the operation changed; dead ones' slots are free again."""
+    op = s.count[OP]
     for place in range(s.count[TOUCHED]):
         slot = s.queue[place].vma
         vma = s.vma[slot]
-        version = s.version[s.count[VERSIONS]]
-        s.count[VERSIONS] += 1
-        version.vma = vma.number
-        version.op = s.count[OP]
-        version.alive = int(vma.space >= 0)
-        version.start = vma.start
-        version.end = vma.end
-        version.pgoff = vma.pgoff
-        version.anon_pgoff = vma.anon_pgoff
-        version.flags = vma.flags & ~OWN_FLAGS
-        version.anon_vma = vma.anon_vma
-        version.mm = s.space[vma.space].number if vma.space >= 0 else 0
         if vma.space < 0:
+            if vma.version >= 0:
+                s.version[vma.version].died = op
             s.free[s.count[FREE_VMAS]].vma = slot
             s.count[FREE_VMAS] += 1
+            continue
+        if vma.version < 0 or differs(s, slot):
+            if vma.version >= 0:
+                s.version[vma.version].died = op
+            open_version(s, slot)
+        avc = vma.head
+        while avc >= 0:
+            life = s.life[s.avc[avc].life]
+            if life.born == op:
+                life.version = vma.version
+            avc = s.avc[avc].next
     s.count[TOUCHED] = 0
+
+
+def differs(s: State, slot: int) -> bool:
+    """Whether a VMA is not what its version says."""
+    vma = s.vma[slot]
+    version = s.version[vma.version]
+    return bool(
+        version.start != vma.start
+        or version.end != vma.end
+        or version.pgoff != vma.pgoff
+        or version.anon_pgoff != vma.anon_pgoff
+        or version.flags != vma.flags & ~OWN_FLAGS
+        or version.anon_vma != vma.anon_vma
+    )
+
+
+def open_version(s: State, slot: int) -> None:
+    """Write down what a VMA is now."""
+    vma = s.vma[slot]
+    vma.version = s.count[VERSIONS]
+    s.count[VERSIONS] += 1
+    version = s.version[vma.version]
+    version.vma = vma.number
+    version.mm = s.space[vma.space].number
+    version.start = vma.start
+    version.end = vma.end
+    version.pgoff = vma.pgoff
+    version.anon_pgoff = vma.anon_pgoff
+    version.flags = vma.flags & ~OWN_FLAGS
+    version.anon_vma = vma.anon_vma
+    version.born = s.count[OP]
+    version.died = -1

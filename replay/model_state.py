@@ -2,8 +2,8 @@
 
 ``model_rmap``, ``model_vma``, ``model_calls`` and the others work on it. They are plain Python that numba can
 compile: over numpy record arrays they run compiled; over lists of objects they run as they are, which suits a
-small capture better than compiling. Addresses are page numbers, ends exclusive, everything is int64; -1 is
-"none". Slots of VMAs, avcs and address spaces are used again; their numbers, which the output shows, are not.
+small capture better than compiling. Addresses are page numbers, ends exclusive; -1 is "none". Slots of VMAs,
+avcs and address spaces are used again; their numbers, which the output shows, are not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ BLOCK: Final = 32
     ANON_VMAS,
     SPACES,
     LIVES,
-    DEATHS,
     VERSIONS,
     REFUSALS,
     TOUCHED,
@@ -45,6 +44,7 @@ BLOCK: Final = 32
     FREE_AVCS,
     FREE_SPACES,
     FREE_BLOCKS,
+    LAST_PLACE,
     ANON_PGOFF,
     MERGES_FAULTED,
     CLONE_REVERSES,
@@ -65,8 +65,8 @@ class State(NamedTuple):
 
     Attributes:
         count: Integers by the constants above.
-        vma: VMAs by slot. ``head``, ``tail``: their avcs; ``prev``, ``next``: neighbours in the address
-            space; ``touched``: last operation that did.
+        vma: VMAs by slot. ``head``, ``tail``, ``chain``: their avcs, and how many; ``prev``, ``next``:
+            neighbours in the address space; ``touched``: last operation that did; ``version``: its row there.
         avc: anon_vma_chains by slot; ``life``: its row of ``life`` while it is on the tree.
         anon_vma: anon_vmas by number; ``linked``: intervals on its tree.
         space: Address spaces by slot; ``vmas``: how many it has; ``depth``: forks above it.
@@ -75,9 +75,8 @@ class State(NamedTuple):
         entry: Entries, ``BLOCK`` a block.
         free: Stacks of free slots, by place.
         queue: VMAs that the operation touched, by place.
-        life: Insertions into trees, each begins a life; ``born``: operation.
-        death: Removals: the life, the operation.
-        version: What a VMA was after an operation that touched it; ``alive``: 0 or 1.
+        life: Lives of intervals on trees; ``born``, ``died``: operations; ``version``: of the VMA.
+        version: What a VMA was from an operation that changed it to the next.
         refusal: Merges with a VMA beside that the rules of some kernel refuse; ``older``, ``newer``: reasons
             by those of 6.12 and of 7.3 (``merge_rules``); ``flags``: bits of vm_flags that differ.
         task: Address space by task.
@@ -94,7 +93,6 @@ class State(NamedTuple):
     free: Records
     queue: Records
     life: Records
-    death: Records
     version: Records
     refusal: Records
     task: Records
@@ -102,24 +100,42 @@ class State(NamedTuple):
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "vma": (
-        *("start", "end", "flags", "file", "pgoff", "anon_pgoff", "policy", "anon_vma"),
-        *("head", "tail", "prev", "next", "number", "space", "touched", "spare"),
+        *("start", "end", "flags", "pgoff", "anon_pgoff"),
+        *("file", "policy", "anon_vma", "chain", "prev", "next"),
+        *("head", "tail", "space", "touched", "number", "version"),
     ),
-    "avc": ("next", "prev", "vma", "anon_vma", "life", "number", "spare", "spare2"),
+    "avc": ("next", "prev", "vma", "anon_vma", "life", "number"),
     "anon_vma": ("parent", "children", "active", "linked"),
-    "space": ("number", "users", "brk", "def_flags", "merge_any", "first", "vmas", "depth"),
-    "order": ("block", "key"),
+    "space": ("brk", "def_flags", "number", "users", "merge_any", "first", "vmas", "depth"),
+    "order": ("key", "block"),
     "block": ("length",),
     "entry": ("key", "vma"),
     "free": ("vma", "avc", "space", "block"),
     "queue": ("vma",),
-    "life": ("avc", "anon_vma", "vma", "mm", "start", "end", "pgoff", "anon_pgoff", "born"),
-    "death": ("life", "op"),
-    "version": ("vma", "mm", "start", "end", "pgoff", "anon_pgoff", "flags", "anon_vma", "op", "alive"),
-    "refusal": ("op", "older", "newer", "flags", "anon_vma"),
+    "life": (
+        "start",
+        "end",
+        "pgoff",
+        "anon_pgoff",
+        "avc",
+        "anon_vma",
+        "vma",
+        "mm",
+        "born",
+        "died",
+        "version",
+    ),
+    "version": ("start", "end", "pgoff", "anon_pgoff", "flags", "vma", "mm", "anon_vma", "born", "died"),
+    "refusal": ("flags", "op", "older", "newer", "anon_vma"),
     "task": ("space",),
 }
-"""Fields by table. VMAs, avcs and anon_vmas fill cache lines: what merging looks at lies in the first."""
+"""Fields by table. In a VMA, what look-ups and merge conditions read comes first: one cache line."""
+
+WIDE: Final = frozenset(("start", "end", "flags", "pgoff", "anon_pgoff", "brk", "def_flags", "key"))
+"""Fields of 64 bits, in an array; numbers and slots have 32."""
+
+BYTES: Final = {"vma": 128, "entry": 16, "order": 16, "life": 64, "version": 64, "space": 40}
+"""Size of a record that is not the sum of its fields."""
 
 
 def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> State:
@@ -133,7 +149,7 @@ def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> Sta
     """
     lengths = dict.fromkeys(FIELDS, 64) | {"entry": 64 * BLOCK, "task": tasks}
     if arrays:
-        lengths |= dict.fromkeys(("life", "death", "version"), 2 * operations + 64)
+        lengths |= dict.fromkeys(("life", "version"), operations + 64)
     count = np.zeros(COUNTS, np.int64) if arrays else [0] * COUNTS
     state = State(count, *(_records(name, lengths[name], arrays=arrays) for name in FIELDS))
     flags = {
@@ -153,7 +169,6 @@ def with_room(state: State) -> State:
     needed = {name: int(state.count[NEEDED + place]) for place, name in enumerate(GROWING)}
     slots = max(needed[name] for name in ("vma", "avc", "space", "block"))
     needed |= {"order": needed["block"], "entry": needed["block"] * BLOCK, "free": slots, "queue": slots}
-    needed |= {"death": needed["life"]}
     tables = {}
     for name, length in needed.items():
         table = getattr(state, name)
@@ -179,10 +194,19 @@ _CACHE_LINE: Final = 64
 _CLASSES: Final = {name: _slots(name) for name in FIELDS}
 
 
+def record_type(name: str) -> np.dtype[Any]:
+    """Type of an element of a table that is an array."""
+    if name not in FIELDS:
+        return np.dtype(np.int64)
+    kinds = [(field, np.int64 if field in WIDE else np.int32) for field in FIELDS[name]]
+    spare = range((BYTES.get(name, 0) - np.dtype(kinds).itemsize) // 4)
+    return np.dtype(kinds + [(f"spare{number}", np.int32) for number in spare])
+
+
 def _records(name: str, length: int, *, arrays: bool) -> Records:
     """New records; their fields are written before they are read, save that a task is nowhere yet."""
     if arrays:
-        kind = np.dtype([(field, np.int64) for field in FIELDS[name]])
+        kind = record_type(name)
         raw = np.zeros(length * kind.itemsize + _CACHE_LINE, np.uint8)
         ahead = -raw.ctypes.data % _CACHE_LINE
         records = raw[ahead : ahead + length * kind.itemsize].view(kind)

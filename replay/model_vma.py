@@ -63,7 +63,9 @@ def new_vma(
     s.vma[vma].anon_vma = -1
     s.vma[vma].head = -1
     s.vma[vma].tail = -1
+    s.vma[vma].chain = 0
     s.vma[vma].touched = -1
+    s.vma[vma].version = -1
     touch(s, vma)
     return int(vma)
 

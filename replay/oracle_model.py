@@ -262,7 +262,7 @@ class OracleModel:
         ):
             if flags & map_flag:
                 vm_flags |= vm_flag
-        file = 0 if flags & k.MAP_ANONYMOUS else (fd & 0xFFFFFFFF) + 1
+        file = 0 if flags & k.MAP_ANONYMOUS else (fd & k.MAX_FD) + 1
         kind = flags & k.MAP_TYPE
         if kind & k.MAP_SHARED:
             vm_flags |= k.VM_SHARED | k.VM_MAYSHARE
