@@ -9,7 +9,7 @@ the call that completes the mappings (``ends``).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from replay.trees import Trees
 
     Int = NDArray[np.int64]
+
+
+LOOPS_AT_ONCE: Final = 1 << 17
+"""Inner loops that are replayed together: what is worked out for each takes about 4 kB."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def replay_walks(
     mappings: Mappings,
     strategies: Sequence[Strategy],
 ) -> Replayed:
-    """Replay every walk under every strategy.
+    """Replay every walk under every strategy, so many at a time that memory is bounded.
 
     Args:
         walks: ``lifetimes.walk_lives``.
@@ -68,6 +72,47 @@ def replay_walks(
         mappings: Which pages are mapped when.
         strategies: In the order of the results.
     """
+    parts = [
+        _replay_part(
+            part,
+            items.join(part.select("stable_node"), on="stable_node", how="semi", maintain_order="left"),
+            ev_migration_pte,
+            trees,
+            mappings,
+            strategies,
+        )
+        for part in _parts(walks, items)
+    ]
+    return Replayed(
+        loop=pl.concat(part.loop for part in parts),
+        walk=pl.concat(part.walk for part in parts),
+        miss=pl.concat(part.miss for part in parts),
+        pages=pl.concat(part.pages for part in parts),
+        stray_hits=sum(part.stray_hits for part in parts),
+    )
+
+
+def _parts(walks: pl.DataFrame, items: pl.DataFrame) -> list[pl.DataFrame]:
+    """The walks in order, in parts of about ``LOOPS_AT_ONCE`` inner loops; one walk stays whole."""
+    listed = items.group_by("stable_node").agg(loops=2 * pl.len().cast(pl.Int64))
+    loops = walks.select("stable_node").join(listed, on="stable_node", how="left", maintain_order="left")[
+        "loops"
+    ]
+    part = loops.fill_null(0).cum_sum() // LOOPS_AT_ONCE
+    return walks.with_columns(part=part).partition_by("part", maintain_order=True, include_key=False) or [
+        walks
+    ]
+
+
+def _replay_part(
+    walks: pl.DataFrame,
+    items: pl.DataFrame,
+    ev_migration_pte: pl.DataFrame,
+    trees: Trees,
+    mappings: Mappings,
+    strategies: Sequence[Strategy],
+) -> Replayed:
+    """As ``replay_walks``, all at once."""
     asked = steps.expand(walks, items, trees)
     found = steps.hits(walks, asked, ev_migration_pte, trees, mappings)
     met = steps.visits(asked, trees, "enter")
