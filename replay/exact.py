@@ -111,14 +111,7 @@ def replay_state(
     return Exact(
         avc=lives.select(columns["avc"]),
         vma=versions.select(columns["vma"]),
-        rmap_item=items.with_columns(
-            address_least=pl.lit(None, pl.UInt64), address_most=pl.lit(None, pl.UInt64)
-        ).select(columns["rmap_item"]),
-        loop=replayed.loop.join(
-            walks.select("walk_id", "ts_ns", "stable_node"), on="walk_id", how="left", maintain_order="left"
-        )
-        .with_columns(predicted_ns=none, **unbounded("iterations"))
-        .select(columns["loop"]),
+        loop=replayed.loop.with_columns(observed_ns=none, predicted_ns=none).select(columns["loop"]),
         walk=replayed.walk.rename({"rmap_one": "caller"})
         .join(doubts, on=["walk_id", "strategy"], how="left", maintain_order="left")
         .with_columns(

@@ -33,15 +33,30 @@ LOOPS_AT_ONCE: Final = 1 << 17
 """Inner loops that are replayed together: what is worked out for each takes about 4 kB."""
 
 
+LOOP_COLUMNS: Final = (
+    *("walk_id", "ts_ns", "stable_node", "rmap_item", "anon_vma", "mm", "address", "search_new_forks"),
+    *("strategy", "first_pgoff", "last_pgoff", "iterations", "skip_addr_out_of_range", "skip_mm_mismatch"),
+    *("rmap_one_calls", "ended_early", "position", "assumed"),
+)
+"""What is kept of each loop."""
+
+
 @dataclass(frozen=True)
 class Replayed:
     """Result of ``replay_walks``.
 
     Attributes:
+<<<<<<< HEAD
         loop: One row a loop and strategy; columns of table ``loop`` and ``position``, ``instant``, ``after``
             and ``until`` (``steps.instants``), and ``assumed``: the count would be another one at another
             instant at which the loop may have run.
         walk: One row a walk and strategy; columns of table ``walk`` and ``found`` (null: not known).
+=======
+        loop: One row a loop and strategy; columns of table ``loop`` but the times, ``position`` (order in
+            the walk), and ``assumed``: the count would be another one at another instant at which the loop
+            may have run.
+        walk: One row a walk and strategy; columns of table ``walk`` and ``found``.
+>>>>>>> f94888b (replay: of each loop only what its table shows is kept)
         miss: Table ``miss``.
         pages: ``ends.mapped_pages``.
         strays: ``walk_id`` of each page-table event of a walk that none of its loops can have made.
@@ -135,11 +150,12 @@ def _replay_part(
     inside = _in_range(met, looked, trees)
     stops = ends.endings(inside.filter("call"), pages, walks)
     loop = _loops(asked, looked, inside, stops, trees)
+    of_walk = walks.select("walk_id", "ts_ns", "stable_node")
     full = _in_range(met.filter("call"), lookups(items, [BUILTIN["full"]]), trees)
     missed = _missed(full, inside.filter("call"), asked, looked, pages, trees)
     walk = _walks(walks, loop, stops, missed, strategies, _unlisted(walks, items))
     return Replayed(
-        loop=loop,
+        loop=loop.join(of_walk, on="walk_id", maintain_order="left").select(LOOP_COLUMNS),
         walk=walk,
         miss=missed,
         pages=pages,
