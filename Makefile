@@ -23,6 +23,7 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench.py $(CAPTURE)
 	$(BIN)/python -m tests.bench_tracedat
+	$(BIN)/python -m tests.bench_scale
 	$(BIN)/python tests/bench_batch.py $(BATCH_CAPTURE)
 
 # Changes captures of every format at random for TIME seconds; what breaks the readers is kept.

@@ -69,6 +69,6 @@ def _looked_up(loop: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
     """``walk_id`` and ``strategy`` of the loops over a range in which an interval is in doubt."""
     doubted = lives.drop_nulls("doubt_from")
     trees = Trees(doubted.with_columns(born="doubt_from", died="doubt_until"))
-    asked = loop.drop("tree").join(trees.codes, on="anon_vma").drop_nulls(["first_pgoff", "last_pgoff"])
+    asked = loop.join(trees.codes, on="anon_vma").drop_nulls(["first_pgoff", "last_pgoff"])
     columns = (asked[name].to_numpy() for name in ("tree", "instant", "first_pgoff", "last_pgoff"))
     return asked.filter(pl.Series(trees.overlapping(*columns) > 0)).select("walk_id", "strategy")

@@ -111,7 +111,10 @@ def replay_state(
     return Exact(
         avc=lives.select(columns["avc"]),
         vma=versions.select(columns["vma"]),
-        loop=replayed.loop.with_columns(observed_ns=none, predicted_ns=none).select(columns["loop"]),
+        rmap_item=items.with_columns(
+            address_least=pl.lit(None, pl.UInt64), address_most=pl.lit(None, pl.UInt64)
+        ).select(columns["rmap_item"]),
+        loop=replayed.loop.with_columns(predicted_ns=none, **unbounded("iterations")).select(columns["loop"]),
         walk=replayed.walk.rename({"rmap_one": "caller"})
         .join(doubts, on=["walk_id", "strategy"], how="left", maintain_order="left")
         .with_columns(

@@ -36,9 +36,16 @@ LOOPS_AT_ONCE: Final = 1 << 17
 LOOP_COLUMNS: Final = (
     *("walk_id", "ts_ns", "stable_node", "rmap_item", "anon_vma", "mm", "address", "search_new_forks"),
     *("strategy", "first_pgoff", "last_pgoff", "iterations", "skip_addr_out_of_range", "skip_mm_mismatch"),
-    *("rmap_one_calls", "ended_early", "position", "assumed"),
+    *("rmap_one_calls", "ended_early", "position", "instant", "after", "until", "assumed"),
 )
 """What is kept of each loop."""
+
+
+ASKED_COLUMNS: Final = (
+    *("walk_id", "position", "search_new_forks", "item", "rmap_item", "mm", "address", "anon_vma"),
+    *("tree", "instant", "after", "until"),
+)
+"""What is asked of each loop."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +53,10 @@ class Replayed:
     """Result of ``replay_walks``.
 
     Attributes:
-<<<<<<< HEAD
-        loop: One row a loop and strategy; columns of table ``loop`` and ``position``, ``instant``, ``after``
-            and ``until`` (``steps.instants``), and ``assumed``: the count would be another one at another
-            instant at which the loop may have run.
+        loop: One row a loop and strategy; columns of table ``loop`` but the times and bounds, ``position``
+            (order in the walk), ``instant``, ``after`` and ``until`` (``steps.instants``), and ``assumed``:
+            the count would be another one at another instant at which the loop may have run.
         walk: One row a walk and strategy; columns of table ``walk`` and ``found`` (null: not known).
-=======
-        loop: One row a loop and strategy; columns of table ``loop`` but the times, ``position`` (order in
-            the walk), and ``assumed``: the count would be another one at another instant at which the loop
-            may have run.
-        walk: One row a walk and strategy; columns of table ``walk`` and ``found``.
->>>>>>> f94888b (replay: of each loop only what its table shows is kept)
         miss: Table ``miss``.
         pages: ``ends.mapped_pages``.
         strays: ``walk_id`` of each page-table event of a walk that none of its loops can have made.
@@ -103,7 +103,7 @@ def replay_walks(
         walk=pl.concat(part.walk for part in parts),
         miss=pl.concat(part.miss for part in parts),
         pages=pl.concat(part.pages for part in parts),
-        stray_hits=sum(part.stray_hits for part in parts),
+        strays=pl.concat(part.strays for part in parts),
     )
 
 
@@ -196,7 +196,8 @@ def _loops(
     key = ["number", "walk_id"]
     stops = stops.select(*key, "end_position", "end_rank", "end_life")
     loops = (
-        asked.join(looked, on="item", maintain_order="left")
+        asked.select(ASKED_COLUMNS)
+        .join(looked, on="item", maintain_order="left")
         .join(stops, on=key, how="left", maintain_order="left")
         .filter((pl.col("position") <= pl.col("end_position")).fill_null(True))
         .with_columns(ended_early=(pl.col("position") == pl.col("end_position")).fill_null(False))
@@ -225,9 +226,17 @@ def _loops(
             ended_early=pl.when(known).then("ended_early"),
             assumed=pl.Series(_assumed(loops, trees)),
         )
-        .drop("holding", "end_position", "end_rank", "end_life")
-        .sort("walk_id", "number", "position")
+        .drop("holding", "end_position", "end_rank", "end_life", "item", "tree")
+        .pipe(_by_strategy)
     )
+
+
+def _by_strategy(loops: pl.DataFrame) -> pl.DataFrame:
+    """Loops in order of walk, strategy and position; they come in order of walk and position."""
+    strategies = loops["number"].max()
+    span = strategies + 1 if isinstance(strategies, int) else 1
+    key = loops["walk_id"].to_numpy() * np.int64(span) + loops["number"].to_numpy()
+    return loops[np.argsort(key, kind="stable")]
 
 
 def _assumed(loops: pl.DataFrame, trees: Trees) -> NDArray[np.bool_]:
