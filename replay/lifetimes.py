@@ -7,7 +7,7 @@ seen when it goes (left-censored, born null); what is there at its end has died 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from replay.gaps import Gaps
+
+    Int: TypeAlias = NDArray[np.int64]
 
 PAGE_SHIFT: Final = 12
 STABLE_FLAG: Final = 0x200
@@ -83,14 +85,40 @@ def avc_lives(
         )
         lives = settle(seen.drop("uncertain"), gaps, ev_exit_mmap).drop("begin_seen", "end_seen", "paired")
     lives = lives.drop("is_insert", "seq", "ts_ns", "cpu", "after_insert", "previous", "next_seq", "next_ts")
-    lives = in_order(lives, "vma", "born", "died")
-    lives = lives.with_columns(
-        version=pl.Series(disjoint(lives["vma"], lives["born"], lives["died"])).cum_sum()
-    )
+    lives = in_order(lives, "born", "died", "avc")
+    vma, born, died = (lives[name].to_numpy() for name in ("vma", "born", "died"))
+    by_vma = ordering(vma)
+    version = np.empty(len(vma), np.int64)
+    version[by_vma] = np.cumsum(disjoint(vma[by_vma], born[by_vma], died[by_vma]))
+    lives = lives.with_columns(version=pl.Series(version))
     versions = _versions(lives, ev_syscall)
-    numbers = versions.select("version", "vma_id").sort("version")["vma_id"]
-    numbered = lives.with_columns(vma_id=numbers.gather(lives["version"] - 1))
-    return in_order(numbered, "born", "died", "avc"), versions
+    vma_id = np.empty(len(versions) + 1, np.int64)
+    vma_id[versions["version"].to_numpy()] = versions["vma_id"].to_numpy()
+    return lives.with_columns(vma_id=pl.Series(vma_id[version])), versions
+
+
+def ordering(*keys: NDArray[Any]) -> Int:
+    """Places of rows in the order of some integers, the first ones first; equal rows stay as they are.
+
+    As numpy.lexsort. What is in order already costs nothing; else a number and its place are sorted as
+    one, which the processor's wide registers do, where they have room in 64 bits.
+    """
+    order = np.arange(len(keys[0]))
+    for number, key in enumerate(reversed(keys)):
+        values = key[order] if number else key
+        if (values[1:] >= values[:-1]).all():
+            continue
+        bits = len(key).bit_length()
+        span = int(values.max()) - int(values.min())
+        if span >> (64 - bits):
+            place = np.argsort(values, kind="stable")
+        else:
+            packed = (values - values.min()).astype(np.uint64) << np.uint64(bits)
+            packed |= np.arange(len(key), dtype=np.uint64)
+            packed.sort()
+            place = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+        order = order[place]
+    return order
 
 
 def _pairs(events: pl.DataFrame, gaps: Gaps) -> pl.DataFrame:
@@ -112,11 +140,11 @@ def _pairs(events: pl.DataFrame, gaps: Gaps) -> pl.DataFrame:
 
 
 def in_order(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """``frame.sort(columns)`` for integers without null: half the time of the general sort."""
-    return frame[np.lexsort([frame[name].to_numpy() for name in reversed(columns)])]
+    """``frame.sort(columns)`` for integers without null: a small part of the time of the general sort."""
+    return frame[ordering(*(frame[name].to_numpy() for name in columns))]
 
 
-def disjoint(group: pl.Series, born: pl.Series, died: pl.Series) -> NDArray[np.bool_]:
+def disjoint(group: NDArray[Any], born: Int, died: Int) -> NDArray[np.bool_]:
     """Where a life begins after all earlier ones of its group are over.
 
     Args:
@@ -124,13 +152,12 @@ def disjoint(group: pl.Series, born: pl.Series, died: pl.Series) -> NDArray[np.b
         born: Instants, sorted within a group.
         died: Instants.
     """
-    first = (group != group.shift(1)).fill_null(True).to_numpy()
+    first = np.ones(len(group), np.bool_)
+    first[1:] = group[1:] != group[:-1]
     number = np.cumsum(first)
-    last = died.to_numpy()
-    begin = born.to_numpy()
-    span = np.int64(max(begin.max(initial=0), last[last < AFTER].max(initial=0)) + 3)
-    reach = np.maximum.accumulate(number * span + np.minimum(last, span - 1))
-    begun: NDArray[np.bool_] = number * span + begin > np.concatenate((reach[:1], reach[:-1]))
+    span = np.int64(max(born.max(initial=0), died[died < AFTER].max(initial=0)) + 3)
+    reach = np.maximum.accumulate(number * span + np.minimum(died, span - 1))
+    begun: NDArray[np.bool_] = number * span + born > np.concatenate((reach[:1], reach[:-1]))
     return first | begun
 
 
@@ -147,7 +174,7 @@ def tree_ages(lives: pl.DataFrame) -> pl.DataFrame:
         ``tree_age``: place of its first interval.
     """
     ordered = in_order(lives, "anon_vma", "born", "died")
-    fresh = disjoint(ordered["anon_vma"], ordered["born"], ordered["died"])
+    fresh = disjoint(*(ordered[name].to_numpy() for name in ("anon_vma", "born", "died")))
     return ordered.with_columns(
         number=pl.Series(fresh).cum_sum(),
         tree_age=pl.when(pl.Series(fresh)).then("born").forward_fill(),
@@ -173,11 +200,9 @@ def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
             pl.col("anon_vma").sort_by("tree_age", "anon_vma").last(),
         )
     )
-    versions = (
-        pl.concat([lives.filter(alone).select(own), several.select(own)])
-        .sort("born", "version")
-        .with_columns(vma_id=pl.int_range(pl.len(), dtype=pl.Int64), evidence=pl.lit("exact"))
-    )
+    versions = in_order(
+        pl.concat([lives.filter(alone).select(own), several.select(own)]), "born", "version"
+    ).with_columns(vma_id=pl.int_range(pl.len(), dtype=pl.Int64), evidence=pl.lit("exact"))
     calls = ev_syscall.select("pid", "seq", inside=~pl.col("is_exit"), cause_event="name").sort("seq")
     return (
         versions.join_asof(calls, left_on="born", right_on="seq", by="pid", check_sortedness=False)

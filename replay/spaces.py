@@ -37,7 +37,8 @@ def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
         "mm", "born", "died", "anon_vma", "vm_start", "born_seq", creator="pid"
     )
     ordered = in_order(named, "mm", "born", "died")
-    heads = ordered.filter(pl.Series(disjoint(ordered["mm"], ordered["born"], ordered["died"]))).select(
+    begins = disjoint(*(ordered[name].to_numpy() for name in ("mm", "born", "died")))
+    heads = ordered.filter(pl.Series(begins)).select(
         "mm", "born", "anon_vma", "vm_start", "creator", seen=pl.col("born_seq").is_not_null()
     )
     relatives = (
