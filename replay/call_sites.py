@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.call_arguments import ARGUMENTS, said
+from replay.lifetimes import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,19 +30,15 @@ def calls_with_arguments(ev_syscall: pl.DataFrame) -> pl.DataFrame:
         ``pid``, ``seq``, ``name``, ``is_exit``, ``entered`` (place of the entry; null: before the capture),
         ``arg0`` to ``arg5``. In order of ``seq``.
     """
-    before = (pl.col("name").shift(1) == pl.col("name")) & ~pl.col("is_exit").shift(1)
-    paired = pl.col("is_exit") & before.over("pid").fill_null(False)
+    same = [pl.col(name).shift(1) == pl.col(name) for name in ("pid", "name")]
+    before = same[0] & same[1] & ~pl.col("is_exit").shift(1)
+    paired = pl.col("is_exit") & before.fill_null(False)
 
     def own(name: str) -> pl.Expr:
-        return (
-            pl.when(paired)
-            .then(pl.col(name).shift(1).over("pid"))
-            .when(~pl.col("is_exit"))
-            .then(pl.col(name))
-        )
+        return pl.when(paired).then(pl.col(name).shift(1)).when(~pl.col("is_exit")).then(pl.col(name))
 
     return (
-        ev_syscall.sort("pid", "seq")
+        in_order(ev_syscall, "pid", "seq")
         .select(
             "pid", "seq", "name", "is_exit", entered=own("seq"), **{name: own(name) for name in ARGUMENTS}
         )

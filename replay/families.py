@@ -9,9 +9,15 @@ Kernel: mm/rmap.c anon_vma_fork(), anon_vma_clone(); include/linux/rmap.h struct
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import polars as pl
 
-from replay.lifetimes import AFTER, BEFORE, tree_ages
+from replay.lifetimes import AFTER, BEFORE, ordering, tree_ages
+
+if TYPE_CHECKING:
+    from replay.lifetimes import Int
 
 
 def one_by_one(avc: pl.DataFrame) -> pl.DataFrame:
@@ -39,17 +45,23 @@ def roots(lives: pl.DataFrame) -> pl.DataFrame:
         ``number``, ``anon_vma``, ``since`` (place of its first interval; ``BEFORE``: before the capture),
         ``root`` (the struct anon_vma). In order of ``since``.
     """
-    trees = lives.group_by("number").agg(pl.col("anon_vma").first(), since=pl.col("tree_age").first())
-    own = lives.select("vma_id", "number").join(trees, on="number")
-    oldest = own.group_by("vma_id").agg(
-        pl.col("anon_vma", "since").sort_by("since", "number").first().name.suffix("_root")
-    )
-    linked = (
-        own.join(oldest, on="vma_id")
-        .group_by("number")
-        .agg(
-            pl.col("anon_vma", "since").first(),
-            root=pl.col("anon_vma_root").sort_by("since_root", "anon_vma_root").first(),
-        )
-    )
-    return linked.select("number", "anon_vma", "since", "root").sort("since")
+    own = lives.drop_nulls("vma_id")
+    number, vma_id = own["number"].to_numpy(), own["vma_id"].to_numpy()
+    begins = np.append(True, number[1:] != number[:-1])[: len(number)]
+    trees = own.filter(pl.Series(begins)).select("number", "anon_vma", since="tree_age")
+    tree = np.cumsum(begins) - 1
+    since, anon_vma = trees["since"].to_numpy(), trees["anon_vma"].to_numpy()
+    _, vma = np.unique(vma_id, return_inverse=True)
+    oldest = _least(vma, tree, ordering(since))
+    root = _least(tree, oldest[vma], ordering(since, anon_vma))
+    return trees.with_columns(root=pl.Series(anon_vma[root]))[ordering(since)]
+
+
+def _least(group: Int, tree: Int, order: Int) -> Int:
+    """Of the trees of each group (0, 1, 2, ...) the one that comes first in ``order``."""
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    least = np.full(int(group.max(initial=-1)) + 1, len(order))
+    np.minimum.at(least, group, rank[tree])
+    found: Int = order[least]
+    return found

@@ -17,6 +17,7 @@ from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
+from replay.families import one_by_one, roots
 from replay.gaps import Gaps
 from replay.ksm_other_kernel import other_kernel
 from replay.merges import neighbours, tried
@@ -91,7 +92,10 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         quality = capture.quality()
         comms = capture.comms()
         info = capture.info
-    events = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
+    events = {
+        name: pl.DataFrame(pl.from_arrow(table)).with_columns(pl.col("seq").set_sorted())
+        for name, table in tables.items()
+    }
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
     gaps = Gaps.of(pl.DataFrame(quality), events)
     exact, agrees, refusals, other = rebuild(
@@ -112,8 +116,10 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "page_offset_rule": rule,
         "native_strategy": native,
     }
-    wait = waits(exact, events, comms)
-    audited = audit(exact.avc, events, comms)
+    lives = one_by_one(exact.avc)
+    families = roots(lives)
+    wait = waits(exact, families, events, comms)
+    audited = audit(lives, families, events, comms)
     refused = [neighbours(audited, exact.vma, events["ev_avc"])]
     if refusals is not None:
         refused.append(tried(refusals, audited.tree, events, comms))

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from replay.call_sites import SITE, sites
-from replay.families import one_by_one, roots
+from replay.lifetimes import in_order
 from schemas import TABLES
 
 if TYPE_CHECKING:
@@ -47,25 +47,25 @@ class Audit:
     at_peak: pl.DataFrame
 
 
-def audit(avc: pl.DataFrame, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]) -> Audit:
+def audit(
+    lives: pl.DataFrame, families: pl.DataFrame, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]
+) -> Audit:
     """Audit the largest trees.
 
     Args:
-        avc: Table ``avc``.
+        lives: ``families.one_by_one``: the lives of all intervals.
+        families: ``families.roots`` of them.
         events: The ``ev_*`` tables.
         comms: Names of tasks by thread id.
     """
-    lives = one_by_one(avc)
     largest, chosen = _largest(lives)
     ids = largest.select("number", "tree_id", "peak_seq")
-    chosen = chosen.join(ids, on="number")
     at_peak = lives.join(ids, on="number").filter(
         (pl.col("born") <= pl.col("peak_seq")) & (pl.col("died") > pl.col("peak_seq"))
     )
-    families = roots(lives).select("number", "root")
     mms = at_peak.group_by("number").agg(mms=pl.col("mm").drop_nulls().n_unique())
     tree = (
-        largest.join(families, on="number", how="left")
+        largest.join(families.select("number", "root"), on="number", how="left")
         .join(mms, on="number", how="left")
         .with_columns(mms=pl.col("mms").fill_null(0))
         .sort("tree_id")
@@ -81,67 +81,87 @@ def audit(avc: pl.DataFrame, events: Mapping[str, pl.DataFrame], comms: Mapping[
 
 
 def _largest(lives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The trees with the most intervals at once, and their changes."""
+    """The trees with the most intervals at once, and their changes with ``tree_id`` and ``peak_seq``."""
     sides = [
         lives.select("number", seq=f"{end}_seq", ts_ns=f"{end}_ts_ns", added=pl.lit(change, pl.Int64))
         for end, change in (("born", 1), ("died", -1))
     ]
-    changes = pl.concat(sides).drop_nulls("seq").sort("number", "seq")
-    before = lives.group_by("number").agg(
+    changes = in_order(pl.concat(sides).drop_nulls("seq"), "number", "seq")
+    of, seq, ts_ns, added = (changes[name].to_numpy() for name in ("number", "seq", "ts_ns", "added"))
+    # All that one operation of the model does has one place: only what it leaves counts.
+    begins = np.append(True, (of[1:] != of[:-1]) | (seq[1:] != seq[:-1]))[: len(of)]
+    place = np.flatnonzero(begins)
+    total = np.append(0, np.cumsum(added))
+    tree = of[place].astype(np.int64)
+    alive = total[np.append(place, len(of))[1:]] - total[np.searchsorted(of, of[place])]
+    number = lives["number"].to_numpy().astype(np.int64)
+    before = np.bincount(number, lives["born_seq"].is_null().to_numpy()).astype(np.int64)
+    top = np.zeros(len(before), np.int64)
+    np.maximum.at(top, tree, alive)
+    peak = before + top
+    largest = np.flatnonzero(peak > 1)
+    largest = largest[np.argsort(-peak[largest], kind="stable")][:TREES]
+    at_top = np.flatnonzero(alive == top[tree])
+    # The last such instant: at the first a split is half done, and two VMAs overlap.
+    first, last = (np.full(len(before), len(place)) for _ in range(2))
+    first[tree[at_top[::-1]]], last[tree[at_top]] = at_top[::-1], at_top
+    grew = top[largest] > 0
+    tree_id = np.full(len(before), -1)
+    tree_id[largest] = np.arange(len(largest))
+    own = lives.filter(pl.Series(tree_id[number] >= 0))
+    facts = own.group_by("number").agg(
         pl.col("anon_vma", "evidence").first(),
-        before=pl.col("born_seq").null_count().cast(pl.Int64),
         born_ts_ns=pl.when(pl.col("born_seq").null_count() == 0).then(pl.col("born_ts_ns").min()),
     )
-    # All that one operation of the model does has one place: only what it leaves counts.
-    alive = (
-        changes.group_by("number", "seq", maintain_order=True)
-        .agg(pl.col("ts_ns").first(), pl.col("added").sum())
-        .with_columns(alive=pl.col("added").cum_sum().over("number"))
+    of_these = changes.with_columns(tree_id=pl.Series(tree_id[of])).filter(pl.col("tree_id") >= 0)
+    inserted, removed = (
+        np.bincount(of_these.filter(pl.col("added") == change)["tree_id"], minlength=len(largest))
+        for change in (1, -1)
     )
-    tops = alive.group_by("number").agg(
-        top=pl.col("alive").max(),
-        # The last such instant: at the first a split is half done, and two VMAs overlap.
-        peak_seq=pl.col("seq").filter(pl.col("alive") == pl.col("alive").max()).last(),
-        peak_ts_ns=pl.col("ts_ns").get(pl.col("alive").arg_max()),
-    )
-    grew = pl.col("top").fill_null(0) > 0
     trees = (
-        before.join(tops, on="number", how="left")
-        .with_columns(
-            peak=pl.col("before") + pl.max_horizontal(pl.col("top").fill_null(0), pl.lit(0)),
-            peak_seq=pl.when(grew).then("peak_seq").otherwise(-1),
-            peak_ts_ns=pl.when(grew).then("peak_ts_ns"),
+        pl.DataFrame(
+            {
+                "number": pl.Series(largest, dtype=lives.schema["number"]),
+                "tree_id": tree_id[largest],
+                "before": before[largest],
+                "peak": peak[largest],
+                "peak_seq": np.where(grew, np.append(seq[place], -1)[last[largest]], -1),
+                "top_ts_ns": np.append(ts_ns[place], 0)[first[largest]],
+                "grew": grew,
+                "inserted": inserted,
+                "removed": removed,
+            }
         )
-        .filter(pl.col("peak") > 1)
-        .sort(["peak", "number"], descending=[True, False])
-        .head(TREES)
-        .with_row_index("tree_id")
-        .with_columns(pl.col("tree_id").cast(pl.Int64))
+        .join(facts, on="number", how="left", maintain_order="left")
+        .with_columns(
+            peak_ts_ns=pl.when("grew").then("top_ts_ns"),
+            at_end=pl.col("before") + pl.col("inserted") - pl.col("removed"),
+        )
+        .drop("top_ts_ns", "grew")
     )
-    of_these = changes.join(trees.select("number"), on="number", how="semi")
-    totals = of_these.group_by("number").agg(
-        inserted=(pl.col("added") > 0).sum().cast(pl.Int64),
-        removed=(pl.col("added") < 0).sum().cast(pl.Int64),
-    )
-    trees = (
-        trees.join(totals, on="number", how="left")
-        .with_columns(pl.col("inserted", "removed").fill_null(0))
-        .with_columns(at_end=pl.col("before") + pl.col("inserted") - pl.col("removed"))
-    )
-    return trees, of_these
+    return trees, of_these.with_columns(peak_seq=trees["peak_seq"].gather(of_these["tree_id"]))
 
 
 def _attributed(
     chosen: pl.DataFrame, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]
 ) -> pl.DataFrame:
     """Changes with their call sites."""
-    seqs = chosen.select(pl.col("seq").unique())
-    tasks = pl.concat(
-        events[name].select("seq", "pid").join(seqs, on="seq", how="semi")
-        for name in ("ev_avc", "ev_syscall", "ev_task", "ev_fault")
-    )
-    happened = chosen.join(tasks, on="seq", how="left").select(
-        "tree_id", "seq", "ts_ns", "pid", "added", to_peak=pl.col("seq") <= pl.col("peak_seq")
+    seq = chosen["seq"].to_numpy()
+    pid, is_known = np.zeros(len(seq), np.int32), np.zeros(len(seq), np.bool_)
+    for name in ("ev_avc", "ev_syscall", "ev_task", "ev_fault"):
+        places = events[name]["seq"].to_numpy()
+        if len(places):
+            at = np.minimum(np.searchsorted(places, seq), len(places) - 1)
+            found = places[at] == seq
+            pid[found] = events[name]["pid"].to_numpy()[at[found]]
+            is_known |= found
+    happened = chosen.select(
+        "tree_id",
+        "seq",
+        "ts_ns",
+        "added",
+        pid=pl.when(pl.Series(is_known)).then(pl.Series(pid)),
+        to_peak=pl.col("seq") <= pl.col("peak_seq"),
     )
     return sites(happened, events, comms)
 

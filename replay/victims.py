@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.causes import FAULT
-from replay.families import one_by_one, roots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +27,14 @@ _FARTHEST_OFFSET: Final = 128
 """struct anon_vma is smaller than that."""
 
 
-def waits(exact: Exact, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]) -> pl.DataFrame:
+def waits(
+    exact: Exact, families: pl.DataFrame, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]
+) -> pl.DataFrame:
     """Table ``wait``; empty where the capture has no lock events, or none of a known anon_vma.
 
     Args:
         exact: State and walks.
+        families: ``families.roots`` of its intervals.
         events: The ``ev_*`` tables.
         comms: Names of tasks by thread id.
     """
@@ -43,7 +45,6 @@ def waits(exact: Exact, events: Mapping[str, pl.DataFrame], comms: Mapping[int, 
             pl.col("ts_ns").shift(-1)
         )
     ).filter(~pl.col("is_end") & (pl.col("lock_flags") & _READ_OR_WRITE != 0))
-    families = roots(one_by_one(exact.avc))
     known = families.select(pl.col("root").unique())
     offset = _offset(paired, known)
     calls = events["ev_syscall"].select("pid", "seq", "name", "is_exit").sort("seq")

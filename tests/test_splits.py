@@ -11,6 +11,7 @@ import pytest
 import replay
 from captures import open_capture
 from captures.canonical import canonical_events
+from replay.families import one_by_one, roots
 from replay.lifetimes import avc_lives
 from replay.merges import neighbours, tried
 from replay.model import reconstruct
@@ -35,7 +36,8 @@ def audited(path: Path) -> tuple[Audit, pl.DataFrame]:
         events = {name: pl.DataFrame(pl.from_arrow(t)) for name, t in canonical_events(capture).items()}
         comms = capture.comms()
     lives, versions = avc_lives(events["ev_avc"], events["ev_syscall"])
-    found = audit(lives, events, comms)
+    numbered = one_by_one(lives.select(TABLES["avc"].arrow.names))
+    found = audit(numbered, roots(numbered), events, comms)
     return found, neighbours(found, versions, events["ev_avc"])
 
 

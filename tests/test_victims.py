@@ -27,7 +27,7 @@ def test_waits_equal_the_events_paired_by_hand() -> None:
     # this capture's probe also fetches anon_vma->root, which the analysis does not read
     true_roots = set(raw["anon_vma_root"].to_pylist())
     exact = replay_exact(events, ("full",))
-    found = waits(exact, events, comms)
+    found = waits(exact, roots(one_by_one(exact.avc)), events, comms)
     open_waits: dict[int, dict[str, int]] = {}
     wanted = []
     for event in events["ev_lock"].sort("seq").rows(named=True):
