@@ -167,6 +167,9 @@ ROLES: Final = (
     ),
     Role("ev_scan", {}, tracepoints=("ksm:ksm_start_scan",), constants={"is_stop": False}),
     Role("ev_scan", {}, tracepoints=("ksm:ksm_stop_scan",), constants={"is_stop": True}),
+    Role("ev_ksm_enter", _same("mm"), tracepoints=("ksm:ksm_enter",)),
+    Role("ev_ksm_removed", _same("pfn"), tracepoints=("ksm:ksm_remove_ksm_page",)),
+    Role("ev_ksm_removed", _same("pfn", "rmap_item"), tracepoints=("ksm:ksm_remove_rmap_item",)),
     Role("ev_folio_migrate", _same("newfolio", "folio"), functions=("folio_migrate_ksm",)),
     Role("ev_migration_pte", _PTE, tracepoints=("migrate:set_migration_pte",), constants={"is_set": True}),
     Role(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+import polars as pl
+
 from replay.agreement import Agreement, agreement
 from replay.every_node import EVERY_NODE
 from replay.exact import Exact, replay_exact, replay_state
 from replay.ksm_other_kernel import OtherKernel, by_rules_of
+from replay.ksm_stock import APART, Stock, replay_stock
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import polars as pl
 
     from replay.gaps import Gaps
     from replay.model_rules import KernelRules
@@ -52,20 +53,30 @@ def rules_of(release: str | None, events: Mapping[str, pl.DataFrame]) -> KernelR
     return "7.3" if tuple(digits) >= (7, 3) else "6.12"
 
 
+def _stock(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """A table without what probes tell, with room between its places."""
+    probed = name in (*_OF_PROBES, "ev_walk") or name.startswith("ev_obs_")
+    return (frame.clear() if probed else frame).with_columns(pl.col("seq") * APART)
+
+
 class Rebuilt(NamedTuple):
     """What the capture's history came to.
 
     Attributes:
+        events: The events that this rests on; modelled, no probe's, and intervals in the place of ``ev_avc``.
         exact: State and walks, by the evidence asked for.
         agrees: For ``both``: how well the model agrees with the probes.
         refusals: Where the model ran: the merges that it refused (``model.Modelled.refusals``).
         other: With probes and ``kernel_rules``: the same history by these rules.
+        stock: With modelled evidence: what stock events tell of KSM.
     """
 
+    events: Mapping[str, pl.DataFrame]
     exact: Exact
     agrees: Agreement | None = None
     refusals: pl.DataFrame | None = None
     other: OtherKernel | None = None
+    stock: Stock | None = None
 
 
 def rebuild(
@@ -78,8 +89,9 @@ def rebuild(
 ) -> Rebuilt:
     """Rebuild the state by the evidence that was asked for, and replay the walks over it.
 
-    Modelled trees carry numbers, not the kernel's pointers, so what probes tell of KSM cannot be joined to
-    them: modelled, no walk is replayed; of those in the capture it is known that they ran, and how long.
+    Modelled, a capture without probes on walks has the migrations that KSM's stock events determine. No walk
+    is replayed where these events are missing or some were lost; of walks that probes saw it is known that
+    they ran, and how long.
 
     Args:
         events: The ``ev_*`` tables.
@@ -91,16 +103,24 @@ def rebuild(
     evidence = options.evidence or ("exact" if probed else "modelled")
     asked = cast("KernelRules | None", options.kernel_rules)
     if evidence == "exact" and asked is None:
-        return Rebuilt(replay_exact(events, options.strategies, gaps))
+        return Rebuilt(events, replay_exact(events, options.strategies, gaps))
     from replay.model import reconstruct  # costs its compiler only those who ask for it
 
     rules = asked or rules_of(release, events)
+    told = gaps is None and events["ev_walk"].is_empty() and not events["ev_merge"].is_empty()
+    if evidence == "modelled" and told:
+        events = {name: _stock(name, frame) for name, frame in events.items()}
+        modelled = reconstruct(events, rules)
+        stock = replay_stock(events, modelled, options.strategies)
+        events["ev_avc"] = stock.ev_avc
+        return Rebuilt(events, stock.state, refusals=modelled.refusals, stock=stock)
     modelled = reconstruct(events, rules)
     if evidence == "modelled":
         blind = {name: frame.clear() if name in _OF_PROBES else frame for name, frame in events.items()}
         replayed = replay_state(blind, modelled.lives, modelled.versions, options.strategies)
-        return Rebuilt(replayed, refusals=modelled.refusals)
+        return Rebuilt(events, replayed, refusals=modelled.refusals)
     return Rebuilt(
+        events,
         replay_exact(events, options.strategies, gaps),
         agreement(events, modelled.lives, rules, events_lost=gaps is not None)
         if evidence == "both"

@@ -98,10 +98,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     }
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
     gaps = Gaps.of(pl.DataFrame(quality), events)
-    exact, agrees, refusals, other = rebuild(
-        events, options, probed=probed, release=info.kernel_release, gaps=gaps
-    )
-    observed_loop, observed_walk = observed(events, exact.walks, gaps)
+    rebuilt = rebuild(events, options, probed=probed, release=info.kernel_release, gaps=gaps)
+    exact, events = rebuilt.exact, dict(rebuilt.events)
+    observed_loop, observed_walk = observed(events, exact.walks.drop_nulls("end_ns"), gaps)
     loop = _beside(observed_loop, exact.loop)
     native, rule = native_strategy(exact, observed_loop), page_offset_rule(events)
     captured = _beside(observed_walk, exact.walk)
@@ -121,8 +120,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     wait = waits(exact, families, events, comms)
     audited = audit(lives, families, events, comms)
     refused = [neighbours(audited, exact.vma, events["ev_avc"])]
-    if refusals is not None:
-        refused.append(tried(refusals, audited.tree, events, comms))
+    if rebuilt.refusals is not None:
+        refused.append(tried(rebuilt.refusals, audited.tree, events, comms))
     names = TABLES["capture"].arrow.names
     frames = {
         "capture": pl.DataFrame([{name: own[name] for name in names}], infer_schema_length=None),
@@ -139,8 +138,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "avc": exact.avc,
         "vma": exact.vma,
     }
-    if other is not None:
-        frames["other_kernel"] = other_kernel(other)
+    if rebuilt.other is not None:
+        frames["other_kernel"] = other_kernel(rebuilt.other)
     if every is not None:
         frames |= {
             "node_summary": node_summary(timed[len(captured) :]),
@@ -151,9 +150,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         name: TABLES[name].cast(frame.select(TABLES[name].arrow.names).to_arrow())
         for name, frame in frames.items()
     }
-    own_limits = TABLES["quality"].cast(
-        limits(exact, events, fit, wait, agrees, other, pl.DataFrame(quality)).to_arrow()
-    )
+    own_limits = TABLES["quality"].cast(limits(rebuilt, events, fit, wait, pl.DataFrame(quality)).to_arrow())
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from replay.agreement import Agreement
+    from replay.evidence import Rebuilt
     from replay.exact import Exact
     from replay.ksm_other_kernel import OtherKernel
+    from replay.ksm_stock import Stock
     from replay.timing import Fit
 
 UNCERTAIN_WALKS: Final = {
@@ -36,34 +38,31 @@ _UNCERTAIN_LIVES: Final = {
 
 
 def limits(
-    exact: Exact,
+    rebuilt: Rebuilt,
     events: Mapping[str, pl.DataFrame],
     fit: Fit | None,
     wait: pl.DataFrame,
-    agrees: Agreement | None,
-    other: OtherKernel | None,
     capture: pl.DataFrame,
 ) -> pl.DataFrame:
     """Table ``quality`` of the replay.
 
     Args:
-        exact: State and walks.
+        rebuilt: State and walks, and what they rest on.
         events: The ``ev_*`` tables.
         fit: The fit of the times.
         wait: Table ``wait``.
-        agrees: How well the model agrees with the probes; None: not asked.
-        other: The same history by another kernel's rules; None: not asked.
         capture: Table ``quality`` of the capture; its rows are not in the result.
     """
+    exact = rebuilt.exact
     everything = (
         *_after_losses(exact, lost=capture["kind"].is_in(KINDS).any()),
         *_censored(exact),
         *_assumed(exact, events),
         *_timed(fit, events),
         *_waited(wait),
-        *_agreed(agrees),
-        *_otherwise(other),
-        *_modelled(exact),
+        *_agreed(rebuilt.agrees),
+        *_otherwise(rebuilt.other),
+        *_modelled(exact, rebuilt.stock),
     )
     rows = [
         {"kind": kind, "count": count, "effect": effect, "severity": severity}
@@ -266,11 +265,26 @@ def _otherwise(other: OtherKernel | None) -> Iterator[tuple[str, str, int, str]]
         )
 
 
-def _modelled(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
+def _modelled(exact: Exact, stock: Stock | None) -> Iterator[tuple[str, str, int, str]]:
+    why = "; no walk is replayed on them: that takes all of KSM's events, or probes (see replay inspect)"
     yield (
         "modelled",
         "warning",
         len(exact.avc.filter(pl.col("evidence") == "modelled")),
-        "intervals follow from system calls by the kernel's rules; no walk is replayed on them: that takes "
-        "probes on KSM's lists (see replay inspect)",
+        f"intervals follow from system calls by the kernel's rules{why if stock is None else ''}",
+    )
+    if stock is None:
+        return
+    yield (
+        "undetermined_migration",
+        "warning",
+        stock.migrations - stock.replayed,
+        f"migrations of KSM folios, of {stock.migrations}, are not replayed: stock events do not determine "
+        "their rmap_items; walks that changed no entry, of reclaim and of aging are not in the capture",
+    )
+    yield (
+        "undetermined_address",
+        "info",
+        stock.merged - stock.determined,
+        f"rmap_items, of {stock.merged} merged, have no address: no migration's hits determine it",
     )

@@ -141,6 +141,20 @@ EV_SCAN: Final = event_table(
     flag("is_stop", "The end of the pass.", "mm/ksm.c scan_get_next_rmap_item(), ksm tracepoints"),
 )
 
+EV_KSM_ENTER: Final = event_table(
+    "ev_ksm_enter",
+    "An address space put on the list that ksmd scans: by madvise() or prctl() of its own task, by execve(), "
+    "or by the fork that made it, before the child's task_newtask.",
+    pointer("mm", "The struct mm_struct.", "ksm:ksm_enter"),
+)
+
+EV_KSM_REMOVED: Final = event_table(
+    "ev_ksm_removed",
+    "A stable node was freed, or, just before that, one rmap_item that it listed; not the last one.",
+    uint64("pfn", "stable_node->kpfn.", "ksm:ksm_remove_ksm_page, ksm:ksm_remove_rmap_item"),
+    pointer("rmap_item", "The rmap_item.", "ksm:ksm_remove_rmap_item", null="the node itself"),
+)
+
 TABLES: Final = (
     EV_APPEND,
     EV_ITEM_REMOVE,
@@ -150,4 +164,6 @@ TABLES: Final = (
     EV_MERGE,
     EV_FOLIO_MIGRATE,
     EV_SCAN,
+    EV_KSM_ENTER,
+    EV_KSM_REMOVED,
 )

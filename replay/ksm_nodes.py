@@ -1,0 +1,171 @@
+"""Stable nodes by page frame: which node a merge, and a migration, is of (see ``ksm_stock``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NEVER: Final = (1 << 63) - 1
+_FRAME_BITS: Final = 34
+"""Bits of a page frame number in a migration entry; above them are the young and dirty bits."""
+
+
+def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
+    """Migrations of one folio: the entries set by one walk, and those restored by the next.
+
+    Returns:
+        ``move`` (number), ``pid``, ``pfn`` and ``restored`` (frames before and after), ``type`` (of the swap
+        entries), ``first``, ``last``, ``begin``, ``end`` (places of the first and last entry set and
+        restored), each with its ``_ts``, ``hits``, ``addresses`` (distinct). Null: not restored.
+    """
+    offset = ((pl.col("pte") ^ pl.lit((1 << 64) - 1, pl.UInt64)) * 32) // (1 << 14)
+    frame = pl.when("is_set").then(offset % (1 << _FRAME_BITS)).otherwise(pl.col("pte") // 4096 % (1 << 40))
+    rows = (
+        ev_migration_pte.drop_nulls("pte")
+        .sort("pid", "seq")
+        .with_columns(pfn=frame.cast(pl.UInt64), type=pl.col("pte") // (1 << 59))
+    )
+    apart = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in ("pid", "is_set", "pfn"))
+    groups = (
+        rows.with_columns(group=apart.fill_null(True).cum_sum())
+        .group_by("group", maintain_order=True)
+        .agg(
+            pl.col("pid", "is_set", "pfn", "type").first(),
+            first=pl.col("seq").first(),
+            last=pl.col("seq").last(),
+            first_ts=pl.col("ts_ns").first(),
+            last_ts=pl.col("ts_ns").last(),
+            address=pl.col("address").first(),
+            hits=pl.len(),
+            addresses=pl.col("address").n_unique(),
+        )
+    )
+    restores = groups.filter(~pl.col("is_set")).select(
+        "pid",
+        "address",
+        begin="first",
+        end="last",
+        begin_ts="first_ts",
+        end_ts="last_ts",
+        restored="pfn",
+        restores="hits",
+    )
+    return (
+        groups.filter("is_set")
+        .sort("first")
+        .join_asof(
+            restores.sort("begin"),
+            left_on="last",
+            right_on="begin",
+            by=["pid", "address"],
+            strategy="forward",
+            check_sortedness=False,
+        )
+        .with_columns(
+            pl.when(pl.col("hits") == pl.col("restores")).then(name).alias(name)
+            for name in ("begin", "end", "begin_ts", "end_ts", "restored")
+        )
+        .drop("group", "is_set", "address", "restores")
+        .with_row_index("move")
+    )
+
+
+def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rmap_items merged into nodes whose beginning the capture saw, and the node of each migration.
+
+    Args:
+        events: Tables ``ev_merge`` and ``ev_ksm_removed``.
+        moves: ``migrations``.
+
+    Returns:
+        Items: ``item`` (number), ``rmap_item``, ``mm`` (pointer), ``node``, ``kpfn``, ``born`` (order in the
+        hlist), ``ts_ns``, ``died`` (merged elsewhere, or the node was freed), ``died_ts_ns``, ``pid``. And
+        ``moves`` with ``node``; null: not known as a KSM folio.
+    """
+    tried = events["ev_merge"].sort("seq").with_columns(makes=pl.col("ksm_page").fill_null(0) == 0)
+    follows = [
+        pl.col(name).shift(-1).alias(f"next_{name}") for name in ("seq", "pfn", "err", "makes", "rmap_item")
+    ]
+    tried = tried.with_columns(follows)
+    paired = (
+        (pl.col("next_pfn") == pl.col("pfn")) & (pl.col("next_err") == 0) & ~pl.col("next_makes")
+    ).fill_null(False)
+    # try_to_merge_two_pages(): the page merged second is listed first.
+    merges = (
+        tried.with_columns(whole=pl.col("makes") & (pl.col("err") == 0) & paired)
+        .with_columns(second=pl.col("whole").shift(1).fill_null(False), first_seq=pl.col("seq").shift(1))
+        .filter((pl.col("err") == 0) & (pl.col("whole") | ~pl.col("makes")))
+        .with_columns(
+            born=pl.when("whole").then("next_seq").when("second").then("first_seq").otherwise("seq")
+        )
+    )
+    freed = events["ev_ksm_removed"].filter(pl.col("rmap_item").is_null()).sort("seq")
+    moved = moves.filter(pl.col("restored") != pl.col("pfn"))
+    starts = pl.concat(
+        [
+            merges.filter("whole").select("pfn", since="seq", kind=pl.lit(1), move=pl.lit(None, pl.UInt32)),
+            moved.select(pl.col("restored").alias("pfn"), since="begin", kind=pl.lit(2), move="move"),
+            moved.select("pfn", since="begin", kind=pl.lit(0), move=pl.lit(None, pl.UInt32)),
+            freed.select("pfn", since="seq", kind=pl.lit(0), move=pl.lit(None, pl.UInt32)),
+        ]
+    ).sort("since", "kind")
+    starts = starts.with_row_index("start").with_columns(pl.col("start").cast(pl.Int64))
+    held = starts.select("pfn", "since", "start").sort("since")
+
+    def holder(frame: pl.DataFrame, at: str) -> pl.Series:
+        return (
+            frame.select("pfn", at=at)
+            .with_row_index("row")
+            .sort("at")
+            .join_asof(held, left_on="at", right_on="since", by="pfn", check_sortedness=False)
+            .sort("row")["start"]
+        )
+
+    before = moves.with_columns(before=holder(moves, "first"))
+    came = starts.join(before.select("move", "before"), on="move", how="left", maintain_order="left")
+    kind = starts["kind"].to_numpy()
+    root = np.where(kind == 2, came["before"].fill_null(-1).to_numpy(), np.arange(len(starts)))
+    root = np.append(root, -1)  # the last stands for "not known"
+    for _ in range(64):
+        following = root[root]
+        if (following == root).all():
+            break
+        root = following
+    node = np.where((root >= 0) & (np.append(kind, 0)[root] == 1), root, -1)
+
+    def node_of(start: pl.Series) -> pl.Series:
+        at = start.fill_null(len(starts)).to_numpy()
+        return pl.Series("node", node[at], dtype=pl.Int64)
+
+    merges = merges.with_columns(node=node_of(holder(merges, "seq")))
+    freed = freed.with_columns(before=pl.col("seq") - 1)
+    ends = (
+        freed.with_columns(node=node_of(holder(freed, "before")))
+        .filter(pl.col("node") >= 0)
+        .select("node", freed="seq", freed_ts="ts_ns")
+        .unique("node", keep="first")
+    )
+    again = [
+        pl.col(name).shift(-1).over("rmap_item", order_by="seq").alias(f"again_{name}")
+        for name in ("seq", "ts_ns")
+    ]
+    items = (
+        merges.with_columns(again)
+        .filter(pl.col("node") >= 0)
+        .join(ends, on="node", how="left")
+        .with_columns(
+            died=pl.min_horizontal("again_seq", "freed").fill_null(NEVER),
+            died_ts_ns=pl.min_horizontal("again_ts_ns", "freed_ts"),
+            kpfn="pfn",
+        )
+        .sort("born")
+        .with_row_index("item")
+        .select("item", "rmap_item", "mm", "node", "kpfn", "born", "ts_ns", "died", "died_ts_ns", "pid")
+    )
+    of = node_of(before["before"])
+    return items, moves.with_columns(node=of).with_columns(node=pl.when(pl.col("node") >= 0).then("node"))

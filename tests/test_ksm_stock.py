@@ -1,0 +1,182 @@
+"""KSM without probes: what stock events determine is what the probes of the same capture tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from captures import open_capture
+from captures.canonical import canonical_events
+from replay import AnalyzeOptions
+from replay.callers import named
+from replay.evidence import rebuild
+from replay.exact import replay_exact
+from replay.ksm_nodes import migrations, nodes
+from replay.ksm_stock import APART, determined
+from replay.strategies import BUILTIN
+from tests.model_machine import empty_events
+
+TRUTH = Path(__file__).parent / "data" / "truth"
+STRATEGIES = tuple(BUILTIN)
+COUNTS = ("iterations", "skip_addr_out_of_range", "skip_mm_mismatch", "rmap_one_calls", "ended_early")
+COUNTS = (*COUNTS, "first_pgoff")
+CAPTURES = {
+    "6.12_s3-mremap_truth.dat": (25, 451, 11, 22),
+    "6.12_s5-random_truth.dat": (0, 1034, 0, 28),
+    "6.12_s6-fleet_f01-s1.dat": (22, 52, 9, 17),
+    "7.3_s1-small_truth-tiny.dat": (45, 201, 15, 17),
+    "7.3_s12-mapcount_s4-holes.dat": (34, 257, 32, 38),
+    "7.3_s2-fork_truth.dat": (0, 774, 0, 44),
+    "7.3_s7-fileprivate_truth.dat": (36, 301, 5, 13),
+    "custom-7.3-full_S4_notruth.dat": (93, 1028, 57, 113),
+}
+"""Captures; rmap_items determined and merged, migrations replayed and seen."""
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_what_is_determined_is_what_the_probes_tell(name: str) -> None:
+    with open_capture(TRUTH / name) as capture:
+        events = {name: pl.DataFrame(table) for name, table in canonical_events(capture).items()}
+        release = capture.info.kernel_release
+    events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
+    exact = replay_exact(events, STRATEGIES)
+    options = AnalyzeOptions(strategies=STRATEGIES, evidence="modelled")
+    events["ev_walk"] = events["ev_walk"].clear()
+    stock = rebuild(events, options, probed=True, release=release, gaps=None).stock
+    assert stock is not None
+    assert (stock.determined, stock.merged, stock.migrations - 0) == (*CAPTURES[name][:2], CAPTURES[name][3])
+    assert stock.replayed == CAPTURES[name][2]
+    state = stock.state
+    true = exact.items.select("rmap_item", at="merged", true="address").sort("at")
+    told = state.items.select("rmap_item", "address", at=pl.col("merged") // APART).sort("at")
+    both = told.join_asof(true, on="at", by="rmap_item", strategy="nearest", check_sortedness=False)
+    assert (both["address"] == both["true"]).all()
+    walks = exact.walks.select("pid", "enter", "exit", true_walk="walk_id").sort("enter")
+    same = (
+        state.walks.select("walk_id", "pid", enter=(pl.col("enter") + 1) // APART)
+        .sort("enter")
+        .join_asof(walks, on="enter", by="pid", check_sortedness=False)
+    )
+    assert (same["enter"] < same["exit"]).all()
+    assert same["true_walk"].is_unique().all()
+    nth = pl.int_range(pl.len()).over("true_walk", "strategy")
+    mine = state.loop.join(same.select("walk_id", "true_walk"), on="walk_id").with_columns(nth=nth)
+    theirs = exact.loop.rename({"walk_id": "true_walk"}).join(
+        same.select("true_walk"), on="true_walk", how="semi"
+    )
+    loops = mine.join(
+        theirs.with_columns(nth=nth), on=["true_walk", "strategy", "nth"], how="full", suffix="_true"
+    )
+    sure = loops.filter(pl.col("iterations_most").is_null())
+    for column in COUNTS:
+        assert sure[column].eq_missing(sure[f"{column}_true"]).all(), column
+    bounded = loops.filter(pl.col("iterations_most").is_not_null())
+    inside = bounded["iterations_true"].is_between(bounded["iterations_least"], bounded["iterations_most"])
+    assert inside.all()
+
+
+# one node ---------------------------------------------------------------------
+
+FRAME, MOVED, MM = 0x617A8, 0xDA87, 0xFFFF_88D8_211E_D400
+READ, EXCLUSIVE = 25, 26
+
+
+def migration_entry(frame: int, kind: int) -> int:
+    """__swp_entry() of arch/x86/include/asm/pgtable_64.h, with the young bit above the frame."""
+    offset = frame | 1 << 34
+    return (~offset << 14 & (1 << 64) - 1) >> 5 | kind << 59
+
+
+def test_a_migration_entry_of_a_capture() -> None:
+    """set_migration_pte pte=cffff7fff28d9a00, then remove_migration_pte pte=800000000da84025."""
+    assert migration_entry(439091, 25) & ~0x1FF == migration_entry(439091, 25)
+    rows = [(1, 0xCFFFF7FFF28D9A00, True), (2, 0x800000000DA84025, False)]
+    table = _table("ev_migration_pte", [_pte(seq, 7, pte, is_set=is_set) for seq, pte, is_set in rows])
+    (move,) = migrations(table).to_dicts()
+    assert (move["type"], move["restored"]) == (25, 0xDA84)
+    assert migration_entry(move["pfn"], 25) == 0xCFFFF7FFF28D9A00
+
+
+def _pte(seq: int, page: int, pte: int, *, is_set: bool) -> dict[str, Any]:
+    return {"seq": seq, "ts_ns": seq, "cpu": 0, "pid": 9, "is_set": is_set, "address": page << 12, "pte": pte}
+
+
+def _merge(
+    seq: int, item: int, frame: int, *, makes: bool = False, err: int = 0, mm: int = MM
+) -> dict[str, Any]:
+    own = {"ksm_page": 0 if makes else 64, "pfn": frame, "rmap_item": item, "mm": mm, "err": err}
+    return {"seq": seq, "ts_ns": seq, "cpu": 0, "pid": 30, **own}
+
+
+def _table(name: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=empty_events()[name].schema)
+
+
+def addresses(
+    merges: list[dict[str, Any]], ptes: list[dict[str, Any]], *, forked: bool = False
+) -> tuple[dict[int, int], int]:
+    """Pages of the rmap_items that are determined, and the number of migrations that are."""
+    events = {
+        "ev_merge": _table("ev_merge", merges),
+        "ev_ksm_removed": empty_events()["ev_ksm_removed"],
+    }
+    table = _table("ev_migration_pte", ptes)
+    items, moves = nodes(events, migrations(table))
+    items = items.with_columns(number=pl.lit(1, pl.UInt64))
+    relatives = [(2, 50, 1)] if forked else []
+    forks = pl.DataFrame(
+        relatives, schema={"mm": pl.UInt64, "born": pl.Int64, "parent": pl.UInt64}, orient="row"
+    )
+    known, walked = determined(items, moves, table, forks)
+    pages = {row["rmap_item"]: row["address"] >> 12 for row in known.to_dicts()}
+    return pages, len(walked)
+
+
+def moved(
+    seq: int, pages: list[int], frame: int = FRAME, to: int = MOVED, kind: int = READ
+) -> list[dict[str, Any]]:
+    sets = [_pte(seq + n, page, migration_entry(frame, kind), is_set=True) for n, page in enumerate(pages)]
+    entry = to << 12 | 0x25
+    return sets + [_pte(seq + 100 + n, page, entry, is_set=False) for n, page in enumerate(pages)]
+
+
+PAIR = [_merge(10, 1, FRAME, makes=True), _merge(11, 2, FRAME)]
+
+
+def test_hits_come_in_the_order_of_the_hlist() -> None:
+    """The page scanned second is merged first and listed last, before the third: newest first is 3, 1, 2."""
+    merges = [*PAIR, _merge(20, 3, FRAME)]
+    assert addresses(merges, moved(100, [9, 7, 5])) == ({3: 9, 1: 7, 2: 5}, 1)
+
+
+def test_a_node_moves_with_its_folio() -> None:
+    later = moved(1000, [9, 7], frame=MOVED, to=FRAME)
+    assert addresses(PAIR, [*moved(100, [9, 7]), *later]) == ({1: 9, 2: 7}, 2)
+
+
+@pytest.mark.parametrize(
+    ("merges", "ptes", "forked"),
+    [
+        ([*PAIR, _merge(20, 3, FRAME)], moved(100, [9, 7]), False),  # one is stale, or not listed any more
+        (PAIR, moved(100, [9, 7], to=FRAME), False),  # not moved: something may still map it
+        (PAIR, moved(100, [9, 7]), True),  # a hit may be of the child
+        ([PAIR[0], _merge(11, 2, FRAME, mm=MM + 64)], moved(100, [9, 7]), False),  # two address spaces
+        ([PAIR[0], _merge(11, 2, FRAME, err=-14)], moved(100, [9]), False),  # the pair was not merged
+        ([_merge(11, 2, FRAME)], moved(100, [9]), False),  # the node was there before the capture
+        (PAIR, moved(100, [9, 7], frame=MOVED, to=FRAME), False),  # another folio
+    ],
+)
+def test_what_is_not_determined(
+    merges: list[dict[str, Any]], ptes: list[dict[str, Any]], forked: bool
+) -> None:
+    assert addresses(merges, ptes, forked=forked) == ({}, 0)
+
+
+def test_a_page_of_its_own_in_the_frame_of_a_node_that_is_gone() -> None:
+    """All but one rmap_item went elsewhere; what is migrated then is marked as exclusive."""
+    other = [_merge(30, 8, 0x500, makes=True), _merge(31, 2, 0x500)]
+    ptes = [*moved(100, [3, 4], frame=0x500, to=0x501), *moved(1000, [9], kind=EXCLUSIVE)]
+    assert addresses([*PAIR, *other], ptes) == ({8: 3, 2: 4}, 1)
