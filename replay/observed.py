@@ -110,6 +110,7 @@ def _by_the_kernel(ev_obs_loop: pl.DataFrame, walks: pl.DataFrame) -> pl.DataFra
         skip_mm_mismatch="skip_mm_mismatch",
         rmap_one_calls="nr_rmap_one",
         ended_early=(pl.col("ended") > 0) & (pl.col("ended") <= _ENDED),
+        observed_ns="duration_ns",
     )
 
 
@@ -164,6 +165,7 @@ def _by_iterator(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> pl.
             search_new_forks=pl.lit(None, pl.Int32),
             skip_addr_out_of_range=pl.lit(None, pl.Int64),
             skip_mm_mismatch=pl.lit(None, pl.Int64),
+            observed_ns=pl.lit(None, pl.Int64),
         )
         .drop("seq", "number")
     )

@@ -209,6 +209,7 @@ def _loop(walk_id: int, each: Replay, strategy: str, loop: Loop) -> dict[str, An
         "skip_mm_mismatch": loop.skip_mm_mismatch if loop.known else None,
         "rmap_one_calls": loop.rmap_one_calls if loop.known else None,
         "ended_early": loop.ended_early if loop.known else None,
+        "observed_ns": None,
         "predicted_ns": None,
     }
 

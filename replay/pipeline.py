@@ -27,7 +27,7 @@ from replay.options import AnalyzeOptions
 from replay.quality import limits
 from replay.splits import audit
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
-from replay.timing import predict_walks
+from replay.timing import predict_loops, predict_walks
 from replay.victims import waits
 from schemas import TABLES
 from schemas.errors import MissingEventsError
@@ -107,6 +107,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     every = every_node(exact, events, asked) if options.walks == EVERY_NODE else None
     walks = [captured] if every is None else [captured, node_walks(every, asked)]
     timed, fit = predict_walks(pl.concat(walks, how="diagonal_relaxed"), timed_strategy(native, rule))
+    loop = predict_loops(loop, fit)
     walk = timed[: len(captured)].select(captured.columns)
     own = {
         **asdict(info),

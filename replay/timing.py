@@ -48,6 +48,7 @@ class Fit:
         low, high: Factors on a prediction between which 90 % of the fitted walks lie.
         walks: Number of walks fitted.
         median_error: Median of the relative error, without sign.
+        longest: Most iterations of a loop, on average over its walk, in the fitted walks.
     """
 
     coefficients: tuple[float, ...]
@@ -55,6 +56,7 @@ class Fit:
     high: float
     walks: int
     median_error: float
+    longest: float
 
     def predict(self, terms: Real) -> Real:
         """Durations in ns; one row of ``terms`` (inner loops, iterations, rmap_one calls) a walk."""
@@ -101,6 +103,7 @@ def fit(terms: Real, duration_ns: Real) -> Fit | None:
         float(high),
         len(duration_ns),
         float(np.median(np.abs(ratio - 1))),
+        float(np.max(terms[:, 1] / np.maximum(terms[:, 0], 1))),
     )
 
 
@@ -123,12 +126,29 @@ def predict_walks(walk: pl.DataFrame, native: str | None) -> tuple[pl.DataFrame,
     if model is None:
         return walk, None
     ratio = pl.col("iterations_total") / pl.col("loops")
-    longest = own.select(ratio.max()).item()
-    known = pl.all_horizontal(pl.col(terms).is_not_null()) & (ratio.fill_nan(0) <= FARTHEST * longest)
+    known = pl.all_horizontal(pl.col(terms).is_not_null()) & (ratio.fill_nan(0) <= FARTHEST * model.longest)
     predicted = model.predict(_numbers(walk.with_columns(pl.col(terms).fill_null(0)), terms))
     column = pl.Series("predicted_ns", np.rint(predicted).astype(np.int64))
     asked = known & (pl.col("strategy") != "observed")
     return walk.with_columns(predicted_ns=pl.when(asked).then(column)), model
+
+
+def predict_loops(loop: pl.DataFrame, model: Fit | None) -> pl.DataFrame:
+    """Fill ``predicted_ns`` of the inner loops: what of a walk's time the fit gives to a loop of its own.
+
+    Args:
+        loop: Table ``loop``.
+        model: The fit over the walks; None: there is none.
+
+    Returns:
+        ``loop`` with ``predicted_ns``; null: no fit, counts not known, or more iterations than were fitted.
+    """
+    if model is None:
+        return loop
+    _, each, iteration, call = model.coefficients
+    known = (pl.col("strategy") != "observed") & (pl.col("iterations") <= FARTHEST * model.longest)
+    predicted = each + iteration * pl.col("iterations") + call * pl.col("rmap_one_calls")
+    return loop.with_columns(predicted_ns=pl.when(known).then(predicted.round().cast(pl.Int64)))
 
 
 def _numbers(frame: pl.DataFrame, columns: list[str]) -> Real:

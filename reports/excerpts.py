@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from reports.distribution import Distribution
+    from reports.split_facts import Splits
     from reports.wait_facts import Waits
 
 MAX_MISSES: Final = 20
@@ -214,6 +215,44 @@ def blocking_walks(waits: Waits, walk: pa.Table, facts: Facts) -> Grid:
     )
     caption = f"Each wait counts for the walk that it overlaps longest. {AFTER}"
     return grid("blocking_walks", columns, rows, caption, "The walks behind which most time was lost")
+
+
+def split_sites(splits: Splits) -> Grid:
+    """The call sites that made the VMAs of the largest trees."""
+    stacks = any(row["stack"] for row in splits.sites)
+    keys = ("sites", "calls", "vmas_to_peak", "vmas", "anon_vma", *(["stack"] if stacks else []))
+    rows = [[row[key] for key in ("cause_event", "arguments", "comm", "pid", *keys)] for row in splits.sites]
+    columns = (
+        "call=cause,arguments:wide,task=comm:wide,pid,sites:n,calls:n,VMAs up to the peak=vmas_to_peak:n,"
+        "VMAs in all=vmas:n,tree of anon_vma=anon_vma:x"
+    )
+    caption = "VMAs: insertions into the tree less removals. Call sites that made a hundredth of their tree."
+    return grid("split_sites", f"{columns},user stack=stack:wide" if stacks else columns, rows, caption)
+
+
+def refusals(splits: Splits) -> Grid:
+    """Why neighbours, or merges that were tried, did not become one VMA."""
+    said = {True: "refused", False: "allowed", None: None}
+    rows = [
+        [
+            row["kind"],
+            row["cause_event"],
+            row["arguments"],
+            row["comm"],
+            row["merges"],
+            row["reasons"] or None,
+            row["vm_flags"],
+            said[row["by_6_12"]],
+            said[row["by_7_3"]],
+            row["anon_vma"],
+        ]
+        for row in splits.refusals
+    ]
+    columns = (
+        "what=kind,made by=cause,arguments:wide,task=comm:wide,merges:n,why not=reasons:wide,"
+        "vm_flags that differ=vm_flags:x,by 6.12=by_6_12,by 7.3=by_7_3,tree of anon_vma=anon_vma:x"
+    )
+    return grid("refusals", columns, rows, "", "Why VMAs did not merge")
 
 
 def quality(facts: Facts) -> Grid:

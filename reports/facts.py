@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports import wait_facts, walk_facts
+from reports import split_facts, wait_facts, walk_facts
 from reports.distribution import distributions
 from reports.example import examples
 from schemas.walks import OBSERVED, STOCK_STRATEGY
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from reports.distribution import Distribution
     from reports.example import Example
+    from reports.split_facts import Splits
     from reports.wait_facts import Waits
     from reports.walk_facts import FirstCause, Worst
 
@@ -112,6 +113,7 @@ class Facts:
         times: For each strategy, how durations (ns) are distributed over the walks; empty: not known.
         examples: For each strategy that misses, one missed mapping of which all is known.
         waits: Who waited for the locks; None: the capture does not tell.
+        splits: Who made the VMAs of the largest trees; None: not known.
         nodes: Table ``node_summary``; empty: nobody asked for walks over every node.
         other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
     """
@@ -129,6 +131,7 @@ class Facts:
     times: Mapping[str, Distribution]
     examples: Mapping[str, Example]
     waits: Waits | None
+    splits: Splits | None
     nodes: Sequence[Mapping[str, Any]]
     other: Sequence[Mapping[str, Any]]
 
@@ -173,7 +176,8 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
 
     Args:
         tables: Result tables by name; ``capture`` (one row), ``summary``, ``walk``, ``loop``, ``miss``,
-            ``rmap_item``, ``avc`` and ``quality`` are read, ``wait`` and ``node_summary`` where they are.
+            ``rmap_item``, ``avc`` and ``quality`` are read; ``wait``, ``node_summary`` and those of the split
+            audit where they are.
     """
     capture = tables["capture"].to_pylist()[0]
     rows = tables["summary"].to_pylist()
@@ -193,6 +197,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         times=walk_facts.times(tables["walk"]),
         examples=examples(tables, names),
         waits=wait_facts.waits(tables["wait"]) if "wait" in tables else None,
+        splits=split_facts.splits(tables),
         nodes=tables["node_summary"].to_pylist() if "node_summary" in tables else [],
         other=tables["other_kernel"].to_pylist() if "other_kernel" in tables else [],
     )

@@ -10,6 +10,7 @@ from reports import (
     figure_distribution,
     figure_population,
     figure_space,
+    figure_splits,
     figure_victims,
     figure_why,
     node_words,
@@ -42,6 +43,7 @@ def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
         _iterations(facts),
         _times(facts),
         _population(tables, facts),
+        _splits(tables, facts),
         _victims(tables, facts),
         _walks(facts),
         _quality(facts),
@@ -146,6 +148,21 @@ def _population(tables: Mapping[str, pa.Table], facts: Facts) -> Section:
         "VMAs on the trees",
         draw=[partial(figure_population.draw, tables["avc"], tables["walk"], facts)],
         empty="No VMA is known.",
+    )
+
+
+def _splits(tables: Mapping[str, pa.Table], facts: Facts) -> Section | None:
+    splits = facts.splits
+    if splits is None:
+        return None
+    return Section(
+        "splits",
+        "Who made the VMAs",
+        sentences=splits.sentences,
+        lines=splits.lines,
+        in_text="Who made the VMAs:",
+        grids=[each for each in (excerpts.split_sites(splits), excerpts.refusals(splits)) if each.rows],
+        draw=[partial(figure_splits.draw, tables, facts)],
     )
 
 

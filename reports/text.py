@@ -194,11 +194,11 @@ def _list(part: Section, room: int, most: int) -> str:
 
 
 def _fitting(label: str, value: str) -> str:
-    """One line; a value that is too long loses its middle."""
+    """One line; a value that is too long loses its begin if that is a path, else its end."""
     value, width = ascii_only(value), WIDTH - len(label)
     if len(value) > width:
         kept = width - 3
-        value = f"{value[: kept // 3]}...{value[len(value) - (kept - kept // 3) :]}"
+        value = f"...{value[-kept:]}" if label.startswith("capture") else f"{value[:kept]}..."
     return label + value
 
 

@@ -106,6 +106,12 @@ LOOP: Final = Table(
             null="no fit: the capture holds no walk durations, or iterations is null",
         ),
         *bounds("iterations", "iterations"),
+        nanoseconds(
+            "observed_ns",
+            "Time that the kernel held the anon_vma lock for this loop, as it measured itself.",
+            "ev_obs_loop",
+            null="the kernel was not built to measure it; always null for strategies",
+        ),
     ),
 )
 

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
-from report_tables import QUALITY, SUMMARY, sample_tables, summary_row, table
+from report_tables import ANON_VMA, QUALITY, SPLIT_NS, SUMMARY, sample_tables, summary_row, table
 
-from reports import json_summary, render_markdown, render_page, render_text
+from reports import figures_of, json_summary, render_markdown, render_page, render_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -316,3 +316,94 @@ def test_a_first_cause_is_the_earliest_that_is_known() -> None:
     misses[1] |= {"cause_event": "mremap", "cause_ts_ns": misses[1]["walk_id"], "cause_pid": 7}
     text = render_text(sample_tables(capture={"first_ts_ns": 0}) | {"miss": table("miss", misses)})
     assert "first cause: mremap at 0.000 s by pid 7." in " ".join(text.split())
+
+
+def audited() -> dict[str, pa.Table]:
+    """The split audit of the made-up capture: mprotect made 1,999 of the 2,000 VMAs of the tree."""
+    site = {"tree_id": 0, "sites": 1, "inserted": 0, "removed": 0, "most_by_call": 2, "evidence": "exact"}
+    times = {"first_ts_ns": 1, "last_ts_ns": 2}
+    tree = {"tree_id": 0, "anon_vma": ANON_VMA, "root": ANON_VMA, "before": 1, "peak": 2000, "at_end": 2000}
+    tree |= {"inserted": 3998, "removed": 1999, "mms": 1, "evidence": "exact"}
+    who = {"cause_event": "mprotect", "arguments": "PROT_READ", "pid": 123, "comm": HOSTILE}
+    return sample_tables() | {
+        "tree": table("tree", [tree]),
+        "split": table("split", [site | times | who | {"calls": 1000, "vmas": 1999, "vmas_to_peak": 1999}]),
+        "population": table(
+            "population",
+            [
+                {"tree_id": 0, "cause_event": "mprotect", "ts_ns": SPLIT_NS + n * 1000, "vmas": n}
+                for n in range(2000)
+            ],
+        ),
+        "refusal": table(
+            "refusal",
+            [
+                who
+                | {"kind": "neighbours", "tree_id": 0, "reasons": "flags", "vm_flags": 2, "merges": 1999}
+                | {"evidence": "exact"}
+            ],
+        ),
+    }
+
+
+def test_the_split_audit_is_in_every_document_with_the_same_numbers() -> None:
+    tables = audited()
+    text = " ".join(render_text(tables).split())
+    said = f"2,000 VMAs at once on the largest tree, of anon_vma {ANON_VMA:#x}: 1,999 by mprotect PROT_READ"
+    assert said in text
+    assert "1,999 neighbours are not one VMA, made by mprotect: flags (0x2)" in text
+    splits = json.loads(json_summary(tables))["sections"]["splits"]
+    assert splits["split_sites"][0]["vmas_to_peak"] == 1999
+    assert splits["refusals"][0]["merges"] == 1999
+    assert "</script><b>" not in render_page(tables)
+    assert "1,999" in render_page(tables)
+    drawn = figures_of(tables)["splits"]
+    assert max(drawn.spec["data"][0]["y"]) == 1999
+    assert len(drawn.spec["data"][0]["x"]) < 400
+    assert said in drawn.finding
+
+
+class Tables(HTMLParser):
+    """The cells of all tables of a page, table by table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tables and self.tables[-1] and self.tables[-1][-1]:
+            self.tables[-1][-1][-1] += data
+
+
+def test_every_number_of_the_json_is_in_the_page_and_in_the_markdown() -> None:
+    tables = audited()
+    document = json.loads(json_summary(tables))
+    parser = Tables()
+    parser.feed(render_page(tables))
+    shown = {tuple(cell.strip().replace(",", "") for cell in row) for each in parser.tables for row in each}
+    listed = {
+        tuple(cell.strip().replace(",", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+        for line in render_markdown(tables).splitlines()
+        if line.startswith("| ")
+    }
+    rows = 0
+    for section, content in document["sections"].items():
+        for name, values in content.items():
+            for row in values if name != "sentences" else []:
+                numbers = {n for n in row.values() if isinstance(n, int) and not isinstance(n, bool)}
+                digits = {str(n) for n in numbers} | {f"{n / 1e6:.3f}" for n in numbers}
+                digits |= {f"{n / 1e9:.6f}" for n in numbers}
+                least = len(numbers)
+                assert any(len(digits & set(cells)) >= least for cells in shown), (section, name, row)
+                if section not in ("strategies", "provenance"):
+                    assert any(len(digits & set(cells)) >= least for cells in listed), (section, name, row)
+                rows += 1
+    assert rows > 60

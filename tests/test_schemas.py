@@ -28,7 +28,7 @@ EVERY_COLUMN = [
 STABLE = {
     "loop": "walk_id ts_ns stable_node rmap_item anon_vma mm address search_new_forks strategy first_pgoff "
     "last_pgoff iterations skip_addr_out_of_range skip_mm_mismatch rmap_one_calls ended_early predicted_ns "
-    "iterations_least iterations_most",
+    "iterations_least iterations_most observed_ns",
     "walk": "walk_id ts_ns end_ns cpu pid comm folio stable_node caller strategy loops iterations_total "
     "iterations_max skip_addr_out_of_range_max skip_mm_mismatch_max rmap_one_calls mappings_missed "
     "observed_ns predicted_ns iterations_total_least iterations_total_most iterations_max_least "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +98,23 @@ def test_without_a_native_strategy_nothing_is_predicted() -> None:
     same, found = predict_walks(walk, None)
     assert found is None
     assert same.equals(walk)
+
+
+def test_a_walk_takes_what_its_loops_take_and_what_is_once_a_walk() -> None:
+    tables = analyze(SAMPLES / "split-6.12.dat").tables
+    loop, walk = (pl.DataFrame(tables[name]).drop_nulls("predicted_ns") for name in ("loop", "walk"))
+    loops = loop.group_by("walk_id", "strategy").agg(pl.col("predicted_ns").sum().alias("loops_ns"))
+    once = walk.join(loops, on=["walk_id", "strategy"]).select(pl.col("predicted_ns") - pl.col("loops_ns"))
+    assert len(once) == 26 * 4
+    # each loop is rounded to a whole ns
+    assert once.max().item() - once.min().item() <= 16
+    assert loop["predicted_ns"].min() >= 0
+
+
+def test_lock_holds_are_those_that_the_kernel_measured() -> None:
+    name = "custom-7.3-addr_S3_ksmw"
+    loop = pl.DataFrame(analyze(TRUTH / f"{name}.dat").tables["loop"])
+    held = loop.filter(pl.col("strategy") == "observed")["observed_ns"].to_list()
+    truth = json.loads(gzip.decompress((TRUTH / f"{name}.truth.json.gz").read_bytes()))
+    assert held == [one["hold_ns"] for walk in truth["walks"] for one in walk["loops"]]
+    assert loop.filter(pl.col("strategy") != "observed")["observed_ns"].null_count() == len(loop) - len(held)
