@@ -367,6 +367,7 @@ class Tables(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tables: list[list[list[str]]] = []
+        self.inside = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "table":
@@ -374,10 +375,14 @@ class Tables(HTMLParser):
         elif tag == "tr":
             self.tables[-1].append([])
         elif tag in ("td", "th"):
+            self.inside = True
             self.tables[-1][-1].append("")
 
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
     def handle_data(self, data: str) -> None:
-        if self.tables and self.tables[-1] and self.tables[-1][-1]:
+        if self.inside:
             self.tables[-1][-1][-1] += data
 
 
