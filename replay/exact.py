@@ -114,7 +114,9 @@ def replay_state(
         rmap_item=items.with_columns(
             address_least=pl.lit(None, pl.UInt64), address_most=pl.lit(None, pl.UInt64)
         ).select(columns["rmap_item"]),
-        loop=replayed.loop.with_columns(observed_ns=none, predicted_ns=none, **unbounded("iterations")).select(columns["loop"]),
+        loop=replayed.loop.with_columns(
+            observed_ns=none, predicted_ns=none, **unbounded("iterations")
+        ).select(columns["loop"]),
         walk=replayed.walk.rename({"rmap_one": "caller"})
         .join(doubts, on=["walk_id", "strategy"], how="left", maintain_order="left")
         .with_columns(

@@ -401,12 +401,10 @@ def test_every_number_of_the_json_is_in_the_page_and_in_the_markdown() -> None:
     for section, content in document["sections"].items():
         for name, values in content.items():
             for row in values if name != "sentences" else []:
-                numbers = {n for n in row.values() if isinstance(n, int) and not isinstance(n, bool)}
-                digits = {str(n) for n in numbers} | {f"{n / 1e6:.3f}" for n in numbers}
-                digits |= {f"{n / 1e9:.6f}" for n in numbers}
-                least = len(numbers)
-                assert any(len(digits & set(cells)) >= least for cells in shown), (section, name, row)
-                if section not in ("strategies", "provenance"):
-                    assert any(len(digits & set(cells)) >= least for cells in listed), (section, name, row)
+                numbers = [n for n in row.values() if isinstance(n, int) and not isinstance(n, bool)]
+                forms = [{str(n), f"{n / 1e6:.3f}", f"{n / 1e9:.6f}"} for n in numbers]
+                where = [shown] if section in ("strategies", "provenance") else [shown, listed]
+                for written in where:
+                    assert any(all(form & set(cells) for form in forms) for cells in written), (name, row)
                 rows += 1
     assert rows > 60
