@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.agreement_causes import CAUSES, NEVER, explained, unseen
 from replay.model_births import seen_births
 from replay.model_ops import PAGE, operations, own_faults
 from replay.model_rules import RULES
@@ -33,12 +34,11 @@ class Agreement:
         instants: Probed tree changes in families that grew from mappings whose creation the capture saw.
         agreeing: Of these, how many leave the tree with exactly the intervals that the model gives it.
         trees: Those trees; ``agreeing_trees``: the ones where no instant differs.
-        causes: Disagreeing instants by cause: ``events_lost``, ``faults_not_recorded`` (the capture has no
-            page faults at all), ``unexplained``.
+        causes: Disagreeing instants by cause, a name of ``agreement_causes.CAUSES``.
         differences: One row a stretch of time in which an interval is on one of both only: ``tree``
             (number), ``anon_vma`` (probed), ``model`` (modelled anon_vma; null: there is none for this tree),
             ``vm_start``, ``vm_end``, ``first_pgoff``, ``surplus`` (probed less modelled), ``since``,
-            ``until`` (places).
+            ``until`` (places), ``cause``.
     """
 
     instants: int
@@ -47,6 +47,26 @@ class Agreement:
     agreeing_trees: int
     causes: dict[str, int]
     differences: pl.DataFrame
+
+    def table(self) -> pl.DataFrame:
+        """Table ``agreement``; no rows: the probes saw no such change."""
+        found: list[tuple[str | None, int, int | None, str | None]] = [
+            (None, self.agreeing, self.agreeing_trees, None)
+        ]
+        found += [(cause, count, None, CAUSES[cause]) for cause, count in self.causes.items()]
+        rows = [
+            {
+                "cause": cause,
+                "instants": count,
+                "share": count / self.instants,
+                "trees": trees,
+                "meaning": meaning,
+            }
+            for cause, count, trees, meaning in found
+            if self.instants
+        ]
+        schema = {"cause": pl.String, "instants": pl.Int64, "share": pl.Float64, "trees": pl.Int64}
+        return pl.DataFrame(rows, schema=schema | {"meaning": pl.String})
 
     @property
     def share(self) -> float | None:
@@ -68,8 +88,8 @@ def boundaries(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
 def operation_end(changes: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
     """``changes`` (``pid``, ``seq``, ...) with ``place``: where the operation that each belongs to is over.
 
-    Inside of a call that is its return (or the birth of the child); after a fault, the fault itself: the
-    model knows at once what a fault does.
+    ``after`` and ``until`` are the boundaries around it. Inside of a call its place is the return (or the
+    birth of the child); after a fault, the fault itself: the model knows at once what a fault does.
     """
     before = bounds.rename({"seq": "previous", "boundary": "after"}).sort("previous")
     behind = bounds.rename({"seq": "next", "boundary": "until"}).sort("next")
@@ -84,7 +104,7 @@ def operation_end(changes: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
             .then(pl.coalesce("next", "seq"))
             .otherwise(pl.coalesce("previous", "seq"))
         )
-        .drop("previous", "after", "next", "until")
+        .drop("previous", "next")
     )
 
 
@@ -96,7 +116,7 @@ def probed_lives(ev_avc: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
         ``anon_vma``, ``vm_start``, ``vm_end``, ``first_pgoff``, ``pid``, ``seq`` (of the first
         insertion), ``born``, ``died``; a life inside of one operation is left out.
     """
-    never = pl.lit((1 << 63) - 1, pl.Int64)
+    never = pl.lit(NEVER, pl.Int64)
     linked = pl.when("is_insert").then(1).otherwise(-1).cum_sum()
     linked = linked - linked.cum_min().clip(upper_bound=0)
     # An operation may empty a tree for a moment; an anon_vma that is free meanwhile comes back in another mm.
@@ -193,39 +213,41 @@ def agreement(
         .filter(pl.col("surplus") != 0)
         .rename({"place": "since"})
     )
-    changes = operation_end(ev_avc, bounds).select("anon_vma", "place")
+    changes = operation_end(ev_avc, bounds)
     whole = probed.group_by("tree", "anon_vma").agg(pl.col("born").min(), pl.col("died").max())
     instants = (
-        changes.join(whole, on="anon_vma")
+        changes.select("anon_vma", "place")
+        .join(whole, on="anon_vma")
         .filter(pl.col("place").is_between("born", "died"))
         .sort("died")
         .select("tree", "place")
         .sort("tree", "place")
     )
+    off = explained(
+        off.join(whole.select("tree", "anon_vma"), on="tree", how="left"),
+        unseen(changes, events["ev_fault"]),
+        events,
+        events_lost=events_lost,
+    )
     wrong = (
         instants.with_row_index("instant")
         .join_where(
-            off.select("since", "until", other="tree"),
+            off.select("since", "until", "cause", other="tree"),
             pl.col("tree") == pl.col("other"),
             pl.col("place") >= pl.col("since"),
             pl.col("place") < pl.col("until"),
         )
-        .select("instant", "tree")
-        .unique("instant")
+        .sort("instant", "since")
+        .unique("instant", keep="first", maintain_order=True)
     )
     trees, missing = whole.height, wrong.height
-    if events_lost:
-        cause = "events_lost"
-    else:
-        cause = "faults_not_recorded" if events["ev_fault"].is_empty() else "unexplained"
     return Agreement(
         instants=instants.height,
         agreeing=instants.height - missing,
         trees=trees,
         agreeing_trees=trees - wrong["tree"].n_unique(),
-        causes={cause: missing} if missing else {},
-        differences=off.join(whole.select("tree", "anon_vma"), on="tree", how="left")
-        .join(pairs, on="tree", how="left")
-        .select("tree", "anon_vma", "model", *_INTERVAL, "surplus", "since", "until")
+        causes=dict(wrong["cause"].value_counts(sort=True).iter_rows()),
+        differences=off.join(pairs, on="tree", how="left")
+        .select("tree", "anon_vma", "model", *_INTERVAL, "surplus", "since", "until", "cause")
         .sort("since", "tree", "vm_start"),
     )

@@ -139,6 +139,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "avc": exact.avc,
         "vma": exact.vma,
     }
+    if rebuilt.agrees is not None:
+        frames["agreement"] = rebuilt.agrees.table()
     if rebuilt.other is not None:
         frames["other_kernel"] = other_kernel(rebuilt.other)
     if every is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.agreement_causes import CAUSES
 from replay.doubts import AFTER_LOSS, DURING, LIST, TREE
 from replay.ends import ENDING
 from replay.gaps import KINDS
@@ -223,21 +224,13 @@ def _waited(wait: pl.DataFrame) -> Iterator[tuple[str, str, int, str]]:
 
 
 def _agreed(agrees: Agreement | None) -> Iterator[tuple[str, str, int, str]]:
-    if agrees is not None and agrees.share is not None:
+    for cause, count in (agrees.causes if agrees is not None else {}).items():
         yield (
-            "agreement",
+            "disagreement",
             "info",
-            agrees.instants,
-            f"probed tree changes: after {agrees.agreeing} of them the trees rebuilt from system calls hold"
-            f" the same intervals ({agrees.share:.4f})",
+            count,
+            f"probed tree changes after which the modelled tree differs: {cause}: {CAUSES[cause]}",
         )
-        for cause, count in agrees.causes.items():
-            yield (
-                "disagreement",
-                "info",
-                count,
-                f"probed tree changes that the model does not give: {cause}",
-            )
 
 
 def _otherwise(other: OtherKernel | None) -> Iterator[tuple[str, str, int, str]]:

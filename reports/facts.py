@@ -116,6 +116,7 @@ class Facts:
         splits: Who made the VMAs of the largest trees; None: not known.
         nodes: Table ``node_summary``; empty: nobody asked for walks over every node.
         other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
+        agreement: Table ``agreement``; empty: nobody asked, or there was nothing to compare.
     """
 
     capture: Mapping[str, Any]
@@ -134,6 +135,7 @@ class Facts:
     splits: Splits | None
     nodes: Sequence[Mapping[str, Any]]
     other: Sequence[Mapping[str, Any]]
+    agreement: Sequence[Mapping[str, Any]]
 
     @property
     def ran(self) -> str | None:
@@ -200,6 +202,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         splits=split_facts.splits(tables),
         nodes=tables["node_summary"].to_pylist() if "node_summary" in tables else [],
         other=tables["other_kernel"].to_pylist() if "other_kernel" in tables else [],
+        agreement=tables["agreement"].to_pylist() if "agreement" in tables else [],
     )
 
 

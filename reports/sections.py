@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reports import (
+    agreement_words,
     excerpts,
     figure_distribution,
     figure_population,
@@ -38,6 +39,7 @@ def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
     made = [
         _strategies(facts),
         _other_kernel(facts),
+        _agreement(facts),
         _nodes(facts),
         _why(tables, facts),
         _iterations(facts),
@@ -64,6 +66,20 @@ def _strategies(facts: Facts) -> Section:
         "Strategies",
         grids=[excerpts.strategies(facts)] if facts.rows else [],
         empty="No walk is replayed: `replay inspect CAPTURE` says what to record.",
+    )
+
+
+def _agreement(facts: Facts) -> Section | None:
+    rows = facts.agreement
+    if not rows:
+        return None
+    return Section(
+        "agreement",
+        "Agreement of the model with the probes",
+        sentences=[agreement_words.sentence(rows)],
+        lines=[agreement_words.sentence(rows), *agreement_words.causes(rows)],
+        grids=[agreement_words.table(rows)] if len(rows) > 1 else [],
+        in_text="How well system calls alone tell it (modelled against exact):",
     )
 
 

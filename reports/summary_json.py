@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
+from reports import agreement_words, words
 from reports import facts as report_facts
-from reports import words
 from reports.sections import sections
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reports.facts import Facts
     from reports.section import Section
 
-SCHEMA_VERSION: Final = "1.4"
+SCHEMA_VERSION: Final = "1.5"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -31,7 +31,9 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     Keys: ``schema_version``; ``capture`` (the row of table ``capture``); ``verdict`` (sentences);
     ``uncertain_walks`` (value of ``walk.uncertain`` to the number of walks, each counted once);
     ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
-    in ns, pid); ``evidence`` (word to meaning); ``nodes`` (rows of table ``node_summary``);
+    in ns, pid); ``evidence`` (word to meaning; ``agreement``: of the model with the probes: share, agreeing,
+    instants, agreeing_trees, causes with their instants; null: not asked);
+    ``nodes`` (rows of table ``node_summary``);
     ``other_kernel`` (rows of the table of this name);
     ``misses`` (strategy, cause or null, mappings);
     ``quality`` (rows of table ``quality`` that say the same together); ``omitted`` (rows of the last two
@@ -55,7 +57,7 @@ def json_of(facts: Facts, parts: Sequence[Section]) -> str:
         "uncertain_walks": dict(facts.uncertain),
         "summary": [dict(row) for row in facts.rows],
         "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
-        "evidence": dict(words.evidence(facts)),
+        "evidence": {**dict(words.evidence(facts)), "agreement": agreement_words.document(facts.agreement)},
         "nodes": [dict(row) for row in facts.nodes],
         "other_kernel": [dict(row) for row in facts.other],
         "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas.kinds import int64, nanoseconds, pgoff, pointer, text, uint64, user_address
+from schemas.kinds import count, int64, nanoseconds, pgoff, pointer, real, text, uint64, user_address
 from schemas.table import Table
 
 _STATE = "replay: state"
@@ -94,4 +94,29 @@ AVC: Final = Table(
     ),
 )
 
-TABLES: Final = (VMA, AVC)
+AGREEMENT: Final = Table(
+    name="agreement",
+    version="1.0",
+    doc="How well the trees rebuilt from system calls agree with the probed ones, over all tree changes that "
+    "the probes saw in anon_vma families that grew from mappings whose creation the capture saw (mmap, brk, "
+    "fork of such a process). There with --evidence both.",
+    columns=(
+        text(
+            "cause",
+            "Why they differ: a name of replay.agreement_causes, such as call_not_over.",
+            "replay: agreement",
+            null="they do not: the modelled tree holds exactly the same intervals",
+        ),
+        count("instants", "Tree changes after which it is so.", "replay: agreement"),
+        real("share", "The same among all of them.", "replay: agreement", unit="1"),
+        count(
+            "trees",
+            "Trees: of the first row, those that never differ.",
+            "replay: agreement",
+            null="another row",
+        ),
+        text("meaning", "The cause in words.", "replay: agreement", null="they do not differ"),
+    ),
+)
+
+TABLES: Final = (VMA, AVC, AGREEMENT)

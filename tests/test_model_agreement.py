@@ -58,6 +58,67 @@ def test_a_model_that_forgets_one_life_does_not_agree() -> None:
     assert less.differences["surplus"].min() > 0
 
 
+def caused(events: dict[str, pl.DataFrame], rules: KernelRules) -> dict[str, int]:
+    """Causes of all disagreements, which add up to what does not agree."""
+    result = agreement(events, reconstruct(events, rules).lives, rules, events_lost=False)
+    assert result.instants - result.agreeing == sum(result.causes.values()) > 0
+    table = result.table()
+    assert table["instants"].sum() == result.instants
+    assert table["share"].sum() == pytest.approx(1)
+    return result.causes
+
+
+@pytest.fixture
+def holes() -> tuple[dict[str, pl.DataFrame], KernelRules]:
+    return load(DATA / "truth" / "7.3_s4-holes_truth.dat")
+
+
+def test_an_anon_vma_without_any_event_has_that_cause(
+    holes: tuple[dict[str, pl.DataFrame], KernelRules],
+) -> None:
+    """As if the kernel itself had written to the pages (O_DIRECT): the faults are not in the capture."""
+    events, rules = holes
+    own = seen_trees(events, rules)
+    touched = events["ev_fault"].join_where(
+        own, pl.col("address") >= pl.col("vm_start"), pl.col("address") < pl.col("vm_end")
+    )
+    events["ev_fault"] = events["ev_fault"].filter(~pl.col("seq").is_in(touched["seq"].to_list()))
+    assert "no_event" in caused(events, rules)
+
+
+def test_an_anon_vma_by_a_read_fault_has_that_cause(
+    holes: tuple[dict[str, pl.DataFrame], KernelRules],
+) -> None:
+    """As a read fault that the kernel tries with a huge page."""
+    events, rules = holes
+    events["ev_fault"] = events["ev_fault"].with_columns(pl.col("error_code") & ~pl.lit(2, pl.UInt64))
+    assert "huge_page_read_fault" in caused(events, rules)
+
+
+def test_a_capture_that_ends_inside_of_a_call_has_that_cause(
+    holes: tuple[dict[str, pl.DataFrame], KernelRules],
+) -> None:
+    events, rules = holes
+    last = events["ev_avc"].filter(~pl.col("is_insert"))["seq"][-40]
+    events = {name: frame.filter(pl.col("seq") <= last) for name, frame in events.items()}
+    assert set(caused(events, rules)) == {"call_not_over"}
+
+
+def test_lost_events_and_a_capture_without_faults_have_their_causes(
+    holes: tuple[dict[str, pl.DataFrame], KernelRules],
+) -> None:
+    events, rules = holes
+    events["ev_fault"] = events["ev_fault"].clear()
+    lives = reconstruct(events, rules).lives
+    for lost, name in ((True, "events_lost"), (False, "faults_not_recorded")):
+        assert set(agreement(events, lives, rules, events_lost=lost).causes) == {name}
+
+
+def seen_trees(events: dict[str, pl.DataFrame], rules: KernelRules) -> pl.DataFrame:
+    """Ranges of the modelled trees."""
+    return reconstruct(events, rules).lives.select("vm_start", "vm_end").unique()
+
+
 def test_wrong_rules_do_not_agree() -> None:
     events, _ = load(DATA / "truth" / "6.12_s5-random_truth.dat")
     result = agreement(events, reconstruct(events, "7.3").lives, "7.3", events_lost=False)
