@@ -17,7 +17,7 @@ from replay.causes import missed_because
 from replay.chosen import chosen
 from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
-from replay.families import one_by_one, roots
+from replay.families import growth, one_by_one, roots
 from replay.gaps import Gaps
 from replay.ksm_other_kernel import other_kernel
 from replay.merges import neighbours, tried
@@ -52,8 +52,8 @@ class Analysis:
 
     Attributes:
         tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``wait``, ``tree``,
-            ``split``, ``population``, ``refusal``, ``rmap_item``, ``avc``, ``vma``: each as
-            ``schemas.TABLES`` describes it.
+            ``split``, ``population``, ``refusal``, ``family``, ``family_growth``, ``rmap_item``, ``avc``,
+            ``vma``: each as ``schemas.TABLES`` describes it.
     """
 
     tables: dict[str, pa.Table]
@@ -120,6 +120,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     families = roots(lives)
     wait = waits(exact, families, events, comms)
     audited = audit(lives, families, events, comms)
+    family, family_growth = growth(lives, families, exact.vma)
     refused = [neighbours(audited, exact.vma, events["ev_avc"])]
     if rebuilt.refusals is not None:
         refused.append(tried(rebuilt.refusals, audited.tree, events, comms))
@@ -135,6 +136,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "split": audited.split,
         "population": audited.population,
         "refusal": pl.concat(refused),
+        "family": family,
+        "family_growth": family_growth,
         "rmap_item": exact.rmap_item,
         "avc": exact.avc,
         "vma": exact.vma,

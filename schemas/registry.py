@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from schemas import events, events_ksm, fleet, inspection, ksm, mm, nodes, observed, provenance, splits, walks
+from schemas import (
+    events,
+    events_ksm,
+    families,
+    fleet,
+    inspection,
+    ksm,
+    mm,
+    nodes,
+    observed,
+    provenance,
+    splits,
+    walks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +40,7 @@ TABLES: Final = _by_name(
     nodes.TABLES,
     mm.TABLES,
     splits.TABLES,
+    families.TABLES,
     ksm.TABLES,
     provenance.TABLES,
     inspection.TABLES,
