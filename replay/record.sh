@@ -110,14 +110,21 @@ probe() { # needed|optional FUNCTION DEFINITION
         return
         ;;
     esac
-    printf '%s\n' "$3" 2> "$WORK/error" >> "$TRACEFS/dynamic_events" && return
+    define "$3" && return
+    case "$3" in
+    f[0-9]*) define "f:${3#*:}" && return ;; # newer fprobes take no number of returns to keep, and keep them all
+    esac
     [ "$1" = needed ] && fail "the kernel refuses a probe: $(tail -n 1 "$WORK/error")" "$3" \
-        "$(why)"
+        "$(why "$3")"
     say "the kernel refuses the probe on $2: goes without it"
 }
 
-why() {
-    if ! grep -q -F 'place: [<module>:]<symbol>' "$TRACEFS/README"; then
+define() { # DEFINITION
+    printf '%s\n' "$1" 2> "$WORK/error" >> "$TRACEFS/dynamic_events"
+}
+
+why() { # DEFINITION
+    if [ "${1#f}" = "$1" ] && ! grep -q -F 'place: [<module>:]<symbol>' "$TRACEFS/README"; then
         printf 'this kernel has no kprobes (CONFIG_KPROBE_EVENTS): record with --events stock; if it has fprobes, with replay itself'
     elif grep -q -F 'argname>[->field' "$TRACEFS/README"; then
         printf 'see the end of %s' "$TRACEFS/error_log"

@@ -18,6 +18,8 @@ import pytest
 from captures.recipes import read_recipe, recipe_path, stock_events
 from replay.record import portable_script
 from replay.record_options import Profile, RecordOptions, Tool
+from replay.record_probes import Syntax, adapt, definitions
+from replay.record_script import script as make_script
 from tests.fake_machine import CAPTURE, KERNELS, ROOT, Machine, machine
 
 if TYPE_CHECKING:
@@ -368,6 +370,25 @@ def tools(on: Machine) -> Path:
         found = (Path("/usr/bin") / name, Path("/bin") / name)
         (folder / name).symlink_to(next(each for each in found if each.exists()))
     return folder
+
+
+def test_fprobes_are_defined_without_a_number_where_the_kernel_takes_none(tmp_path: Path) -> None:
+    fprobes = Syntax(names=True, kprobes=False)
+    adapted = [adapt(each, fprobes, None) for each in definitions(Profile.exact, "6.12")]
+    probes = {"6.12": [each for each in adapted if each is not None]}
+    text = make_script(RecordOptions(Path("trace.dat")), probes)
+    begin = "define() { # DEFINITION\n"
+    assert begin in text
+    newer = text.replace(begin, f'{begin}    case "$1" in f[0-9]*) return 1 ;; esac\n')
+    kinds = []
+    for number, each in enumerate((text, newer)):
+        on = machine(tmp_path / str(number))
+        read_markers(on)
+        assert run(on, each, "true").returncode == 0
+        lines = on.read("dynamic_events").splitlines()
+        kinds.append([line.split("/")[0] for line in lines if line.endswith("%return")])
+        assert sum(line.startswith("-:ksmprobe/") for line in lines) == len(adapted)
+    assert kinds == [["f64:ksmprobe", "f256:ksmprobe"], ["f:ksmprobe", "f:ksmprobe"]]
 
 
 def test_an_optional_function_may_lack(tmp_path: Path) -> None:

@@ -45,7 +45,19 @@ def faults(out: Path, runs: Mapping[str, str], signals: Sequence[str], pages: in
         if status != wanted:
             yield f"{name}: status {status}, not {wanted}:\n{(out / f'{name}.stderr').read_text()}"
         elif name in runs:
+            if runs[name] != "bench":
+                yield from _of_probes((out / f"{name}.probes").read_text(), name, runs[name])
             yield from _of_capture(out, name, runs[name], pages)
+
+
+def _of_probes(text: str, scenario: str, way: str) -> Iterator[str]:
+    """What is wrong with dynamic_events as it was while the scenario ran."""
+    ours = [line for line in text.splitlines() if "ksmprobe/" in line or "ksmtruth/" in line]
+    wanted = {"f"} if way == "fprobes" else {"p", "r"}
+    if {line[0] for line in ours} != wanted:
+        yield f"{scenario}: recorded by {way}, but the probes were\n{text}"
+    if way in ("numbers", "btf") and any("->" in line for line in ours):
+        yield f"{scenario}: recorded by {way}, but arguments went by name\n{text}"
 
 
 def _of_capture(out: Path, scenario: str, way: str, pages: int) -> Iterator[str]:

@@ -38,20 +38,20 @@ without() { # PATTERN COMMAND...: on a kernel whose tracefs does not say that it
 }
 
 run() { # WAY SCENARIO
-    capture=$2.dat
-    bench="replay testbench $2 $(echo "$LAB_OPTIONS" | tr ',=' '  ')"
-    set -- "$1" $bench
-    case $1 in
-    bench) shift && "$@" --record --events truth -o "$capture" > "/tmp/out/$scenario.txt" ;;
-    record) shift && replay record --events truth -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
-    perf) shift && replay record --events truth --tool perf -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
-    numbers) shift && without '<argname>\[->field' replay record --events truth -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
-    fprobes) shift && without 'place: \[<module>:\]<symbol>' replay record --events truth -o "$capture" -- "$LAB_PYTHON" -m "$@" ;;
-    script) shift && dash "/tmp/out/$scenario.sh" "$LAB_PYTHON" -m "$@" ;;
+    way=$1 capture=$2.dat
+    bench="-m replay testbench $2 $(echo "$LAB_OPTIONS" | tr ',=' '  ')"
+    # what is recorded keeps first which probes there are
+    set -- sh -c 'cp /sys/kernel/tracing/dynamic_events "$0"; exec "$@"' "/tmp/out/$2.probes" "$LAB_PYTHON" $bench
+    case $way in
+    bench) "$LAB_PYTHON" $bench --record --events truth -o "$capture" > "/tmp/out/$scenario.txt" ;;
+    record) replay record --events truth -o "$capture" -- "$@" ;;
+    perf) replay record --events truth --tool perf -o "$capture" -- "$@" ;;
+    numbers) without '<argname>\[->field' replay record --events truth -o "$capture" -- "$@" ;;
+    fprobes) without 'place: \[<module>:\]<symbol>' replay record --events truth -o "$capture" -- "$@" ;;
+    script) dash "/tmp/out/$scenario.sh" "$@" ;;
     btf)
-        shift
         replay record --events truth -o "$capture" --print --btf /sys/kernel/btf/vmlinux > record.sh
-        dash record.sh "$LAB_PYTHON" -m "$@"
+        dash record.sh "$@"
         ;;
     esac
 }
