@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from schemas.walks import OBSERVED, STOCK_STRATEGY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pyarrow as pa
 
-SCHEMA_VERSION: Final = "1.0"
-OBSERVED: Final = "observed"
+SCHEMA_VERSION: Final = "1.1"
 
 _ORDER: Final = (True, None, False)
 
@@ -33,7 +34,9 @@ def compare(before: Mapping[str, pa.Table], after: Mapping[str, pa.Table]) -> di
         after: Result tables of B.
 
     Returns:
-        ``schema_version``; ``captures`` (the rows of table ``capture`` of A and B); ``rows``: one for each
+        ``schema_version``; ``captures`` (the rows of table ``capture`` of A and B); ``ran``: the strategy
+        that A's and B's kernel ran, as seen, else what stock kernels with its tree key run (null: not known);
+        ``rows``: one for each
         strategy and measure that at least one side knows, with ``strategy, measure, a, b`` (null: not known)
         and ``differs`` (null where a side is not known), those that differ first; ``predictions``: where one
         side ran a strategy that the other side was replayed under, ``strategy, from, measure, predicted,
@@ -41,6 +44,7 @@ def compare(before: Mapping[str, pa.Table], after: Mapping[str, pa.Table]) -> di
     """
     sides = [_measures(before), _measures(after)]
     captures = [each["capture"].to_pylist()[0] for each in (before, after)]
+    ran = [each["native_strategy"] or STOCK_STRATEGY.get(each["page_offset_rule"] or "") for each in captures]
     names = list(dict.fromkeys(name for side in sides for name in side))
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -53,10 +57,11 @@ def compare(before: Mapping[str, pa.Table], after: Mapping[str, pa.Table]) -> di
     return {
         "schema_version": SCHEMA_VERSION,
         "captures": captures,
+        "ran": ran,
         "rows": rows,
         "predictions": [
-            *_predictions("A", sides[0], sides[1], captures[1]["native_strategy"]),
-            *_predictions("B", sides[1], sides[0], captures[0]["native_strategy"]),
+            *_predictions("A", sides[0], sides[1], ran[1]),
+            *_predictions("B", sides[1], sides[0], ran[0]),
         ],
     }
 

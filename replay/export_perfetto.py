@@ -1,8 +1,9 @@
 """A Perfetto trace of the results: walks as slices, VMAs as counters, missed mappings as instants.
 
 Field numbers are those of protos/perfetto/trace/trace_packet.proto, track_event/track_event.proto,
-track_descriptor.proto, counter_descriptor.proto and debug_annotation.proto. Timestamps are the capture's own,
-without a clock of their own, so that the trace lines up with the capture opened beside it.
+track_descriptor.proto, counter_descriptor.proto, debug_annotation.proto and clock_snapshot.proto. Timestamps
+are the capture's own. Where Perfetto knows the capture's clock, the trace is in that clock; else it is in its
+default one, with the clock's name on the first track.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ MAX_COUNTERS: Final = 16
 _SEQUENCE: Final = 1
 _ROOT: Final = 1
 _FIRST_TRACK: Final = 2
+_CLOCKS: Final = {"mono": 3, "mono_raw": 5, "boot": 6}
+"""Trace clocks that are one of Perfetto's (BUILTIN_CLOCK_MONOTONIC, _MONOTONIC_RAW, _BOOTTIME)."""
+
 _SLICE_BEGIN, _SLICE_END, _INSTANT, _COUNTER = 1, 2, 3, 4
 _OF_A_WALK: Final = ("walk_id", "cpu", "folio", "stable_node", "observed_ns")
 _PER_STRATEGY: Final = (
@@ -45,7 +49,9 @@ def perfetto_trace(tables: Mapping[str, pa.Table]) -> bytes:
     """
     capture = tables["capture"].to_pylist()[0]
     root = f"replay of {capture['path']} (clock {capture['clock'] or 'not known'})"
-    packets = [_track(_ROOT, root, first=True)]
+    clock = _CLOCKS.get(capture["clock"])
+    packets = [] if clock is None else [_clock(clock, capture["first_ts_ns"] or 0)]
+    packets.append(_track(_ROOT, root, first=True, clock=clock))
     uuids = iter(range(_FIRST_TRACK, 2**62))
     packets += _walks(tables["walk"], uuids)
     packets += _misses(tables["miss"], tables["walk"], uuids)
@@ -120,13 +126,22 @@ def _packet(*parts: bytes) -> bytes:
     return message(1, *parts, number(10, _SEQUENCE))
 
 
-def _track(uuid: int, name: str, *, first: bool = False, counter: bool = False) -> bytes:
+def _clock(clock: int, ts_ns: int) -> bytes:
+    """TracePacket.clock_snapshot: this clock is that of the trace, and of all timestamps."""
+    return _packet(message(6, message(1, number(1, clock), number(2, ts_ns)), number(2, clock)))
+
+
+def _track(
+    uuid: int, name: str, *, first: bool = False, counter: bool = False, clock: int | None = None
+) -> bytes:
     parts = [number(1, uuid), text(2, name)]
     if uuid != _ROOT:
         parts.append(number(5, _ROOT))
     if counter:
         parts.append(message(8, number(3, 2)))  # counter.unit = UNIT_COUNT
     cleared = [number(13, 1)] if first else []  # SEQ_INCREMENTAL_STATE_CLEARED
+    if clock is not None:
+        cleared.append(message(59, number(58, clock)))  # trace_packet_defaults.timestamp_clock_id
     return _packet(message(60, *parts), *cleared)
 
 

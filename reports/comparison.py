@@ -43,10 +43,10 @@ def render_markdown(document: Mapping[str, Any]) -> str:
 
 def _captures(document: Mapping[str, Any]) -> list[str]:
     lines = []
-    for side, capture in zip("AB", document["captures"], strict=True):
+    for side, capture, ran in zip("AB", document["captures"], document["ran"], strict=True):
         kernel = capture["kernel_release"] or "kernel not known"
-        ran = capture["native_strategy"]
-        lines.append(f"{side}: {capture['path']}, {kernel}{f', runs {ran}' if ran else ''}")
+        how = "runs" if capture["native_strategy"] else "by its tree key runs"
+        lines.append(f"{side}: {capture['path']}, {kernel}{f', {how} {ran}' if ran else ''}")
     return lines
 
 
@@ -70,18 +70,15 @@ def _tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list
             if row["differs"] is differs
         ]
         found.append((title, ["strategy", "measure", "A", "B"], rows))
-    rows = [
-        [
-            f"{row['strategy']} from {row['from']}",
-            row["measure"],
-            cell(row["predicted"]),
-            cell(row["observed"]),
+    predictions = []
+    for side, other in ("AB", "BA"):
+        own = [row for row in document["predictions"] if row["from"] == side]
+        rows = [
+            [row["strategy"], row["measure"], cell(row["predicted"]), cell(row["observed"])] for row in own
         ]
-        for row in document["predictions"]
-    ]
-    found.append(
-        ("Replayed on one side, run by the other:", ["strategy", "measure", "replayed", "ran"], rows)
-    )
+        title = f"Predicted from {side} under the strategy that {other} ran, observed in {other}:"
+        predictions.append((title, ["strategy", "measure", f"from {side}", f"in {other}"], rows))
+    found[1:1] = predictions
     return [entry for entry in found if entry[2]]
 
 

@@ -39,6 +39,22 @@ def test_the_prediction_stands_beside_what_the_patched_kernel_did() -> None:
     assert (row["predicted"], row["observed"]) == (2000, 2000)
 
 
+def test_a_stock_kernel_runs_what_its_tree_key_says() -> None:
+    """Where every point lookup is the same, no count tells which of them a 7.3 kernel runs."""
+    tables = patched()
+    capture = tables["capture"].to_pylist()[0] | {"native_strategy": None, "page_offset_rule": "anon_pgoff"}
+    document = compare(sample_tables(), tables | {"capture": table("capture", [capture])})
+    assert document["ran"] == ["full", "linear"]
+    text = comparison.render_text(document)
+    assert "by its tree key runs\n   linear" in text or "by its tree key runs linear" in text
+    at = text.index("Predicted from A under the strategy that B ran, observed in B:")
+    assert text[at:].splitlines()[1:4] == [
+        "strategy  measure                 from A   in B",
+        "linear    Time_ms                  0.012  0.034",
+        "linear    Nr_iteration_total           1      1",
+    ]
+
+
 def test_a_result_differs_from_itself_in_nothing() -> None:
     document = compare(sample_tables(), sample_tables())
     assert not [row for row in document["rows"] if row["differs"] is not False]

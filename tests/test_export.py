@@ -86,6 +86,18 @@ def test_every_track_hangs_below_one_that_names_capture_and_clock() -> None:
     assert {other.parent_uuid for other in others} == {root.uuid}
 
 
+def test_the_trace_is_in_the_clock_of_the_capture() -> None:
+    snapshot, first, *_ = decoded()
+    mono = protos.BUILTIN_CLOCK_MONOTONIC
+    assert snapshot.clock_snapshot.primary_trace_clock == mono
+    assert [(one.clock_id, one.timestamp) for one in snapshot.clock_snapshot.clocks] == [(mono, START_NS)]
+    assert first.trace_packet_defaults.timestamp_clock_id == mono
+    trace = protos.Trace()
+    trace.ParseFromString(perfetto_trace(sample_tables(capture={"clock": "x86-tsc"})))
+    assert not any(packet.HasField("clock_snapshot") for packet in trace.packet)
+    assert not any(packet.HasField("trace_packet_defaults") for packet in trace.packet)
+
+
 def test_csv_holds_every_row_and_null_is_not_zero(tmp_path: Path) -> None:
     tables = sample_tables(comm='a,"b"\n=c')
     export(tables, Target.CSV, tmp_path / "csv")
