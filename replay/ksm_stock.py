@@ -59,6 +59,7 @@ class Stock:
     Attributes:
         ev_avc: The modelled intervals, as ``ev_avc``.
         state: State and the walks that are determined.
+        whole: ``state.items`` of the nodes of which every rmap_item is determined.
         merged: rmap_items merged.
         determined: Of these, how many have their address.
         migrations: Migrations of KSM folios that changed an entry.
@@ -67,6 +68,7 @@ class Stock:
 
     ev_avc: pl.DataFrame
     state: Exact
+    whole: pl.DataFrame
     merged: int
     determined: int
     migrations: int
@@ -108,7 +110,9 @@ def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies
         rmap_item=state.rmap_item.with_columns(evidence=pl.lit("modelled")),
         avc=model.lives.select(state.avc.columns),
     )
-    return Stock(ev_avc, state, len(items), len(known), moves["node"].count(), len(walked))
+    partly = items.join(known, on="item", how="anti").select(stable_node=_node()).unique()
+    whole = state.items.join(partly, on="stable_node", how="anti", maintain_order="left")
+    return Stock(ev_avc, state, whole, len(items), len(known), moves["node"].count(), len(walked))
 
 
 def _before_the_event(lives: pl.DataFrame) -> pl.DataFrame:
@@ -273,12 +277,17 @@ def determined(
     return known, moves.join(told.select("move").unique(), on="move", how="semi").sort("first")
 
 
+def _node() -> pl.Expr:
+    """What stands for the pointer of the stable node."""
+    return (pl.col("node") + 1).cast(pl.UInt64)
+
+
 def _as_probed(
     known: pl.DataFrame, walked: pl.DataFrame, events: Mapping[str, pl.DataFrame]
 ) -> dict[str, pl.DataFrame]:
     """What probes would have told of these rmap_items and walks."""
     none = pl.lit(None, pl.UInt64)
-    node = (pl.col("node") + 1).cast(pl.UInt64)
+    node = _node()
     appends = known.select(
         "rmap_item",
         "kpfn",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -104,7 +104,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     loop = _beside(observed_loop, exact.loop)
     native, rule = native_strategy(exact, observed_loop), page_offset_rule(events)
     captured = _beside(observed_walk, exact.walk)
-    every = every_node(exact, events, asked) if options.walks == EVERY_NODE else None
+    whole = exact if rebuilt.stock is None else replace(exact, items=rebuilt.stock.whole)
+    every = every_node(whole, events, asked) if options.walks == EVERY_NODE else None
     walks = [captured] if every is None else [captured, node_walks(every, asked)]
     timed, fit = predict_walks(pl.concat(walks, how="diagonal_relaxed"), timed_strategy(native, rule))
     loop = predict_loops(loop, fit)

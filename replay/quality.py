@@ -279,5 +279,6 @@ def _modelled(exact: Exact, stock: Stock | None) -> Iterator[tuple[str, str, int
         "undetermined_address",
         "info",
         stock.merged - stock.determined,
-        f"rmap_items, of {stock.merged} merged, have no address: no migration's hits determine it",
+        f"rmap_items, of {stock.merged} merged, have no address: no migration's hits determine it; "
+        "walks over every node leave out their nodes",
     )

@@ -21,8 +21,10 @@ from tests.model_machine import empty_events
 
 TRUTH = Path(__file__).parent / "data" / "truth"
 STRATEGIES = tuple(BUILTIN)
-COUNTS = ("iterations", "skip_addr_out_of_range", "skip_mm_mismatch", "rmap_one_calls", "ended_early")
-COUNTS = (*COUNTS, "first_pgoff")
+COUNTS = (
+    *("iterations", "skip_addr_out_of_range", "skip_mm_mismatch", "rmap_one_calls"),
+    *("ended_early", "first_pgoff"),
+)
 CAPTURES = {
     "6.12_s3-mremap_truth.dat": (25, 451, 11, 22),
     "6.12_s5-random_truth.dat": (0, 1034, 0, 28),
@@ -50,6 +52,7 @@ def test_what_is_determined_is_what_the_probes_tell(name: str) -> None:
     assert (stock.determined, stock.merged, stock.migrations - 0) == (*CAPTURES[name][:2], CAPTURES[name][3])
     assert stock.replayed == CAPTURES[name][2]
     state = stock.state
+    _every_node_is_whole(stock.whole, exact.items)
     true = exact.items.select("rmap_item", at="merged", true="address").sort("at")
     told = state.items.select("rmap_item", "address", at=pl.col("merged") // APART).sort("at")
     both = told.join_asof(true, on="at", by="rmap_item", strategy="nearest", check_sortedness=False)
@@ -76,6 +79,20 @@ def test_what_is_determined_is_what_the_probes_tell(name: str) -> None:
     bounded = loops.filter(pl.col("iterations_most").is_not_null())
     inside = bounded["iterations_true"].is_between(bounded["iterations_least"], bounded["iterations_most"])
     assert inside.all()
+
+
+def _every_node_is_whole(whole: pl.DataFrame, items: pl.DataFrame) -> None:
+    """A node that may be asked for a walk lists all rmap_items that the probes saw appended to it."""
+    told = whole.select("rmap_item", "stable_node", at=pl.col("merged") // APART).sort("at")
+    true = items.select("rmap_item", at="merged", node="stable_node", born="born").sort("at")
+    node = told.join_asof(true, on="at", by="rmap_item", strategy="nearest", check_sortedness=False)
+    counted = node.group_by("stable_node").agg(
+        pl.len(), pl.col("node").n_unique(), first=pl.col("node").first()
+    )
+    assert (counted["node"] == 1).all()
+    appended = items.group_by("stable_node").agg(appended=pl.len())
+    both = counted.join(appended, left_on="first", right_on="stable_node")
+    assert (both["len"] == both["appended"]).all()
 
 
 # one node ---------------------------------------------------------------------
