@@ -17,6 +17,7 @@ import zstandard
 
 from captures import c_perf as c
 from captures.decode import gather
+from captures.source import unpacked_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 1 << 24
 """Bytes of records that are decoded at once (16 MiB)."""
-
-MAX_INFLATED_BYTES: Final = 1 << 36
-"""Most bytes that compressed records may give (64 GiB)."""
 
 _PIECE_BYTES: Final = 1 << 9
 """Compressed bytes inflated at once: small, so that the result of one piece stays below a block."""
@@ -92,7 +90,7 @@ class RecordStream:
 
     def blocks(self) -> Iterator[Records]:
         """Blocks of whole records. A block holds until the next is taken."""
-        inflater = _Inflater()
+        inflater = _Inflater(unpacked_limit(len(self._perf.data)))
         inflated = bytearray()
         for outer in self._plain():
             packed = np.isin(outer.type, _PACKED)
@@ -237,9 +235,10 @@ class RecordStream:
 class _Inflater:
     """All compressed records of a file are one zstd stream, or several one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self._stream = zstandard.ZstdDecompressor().decompressobj()
-        self._total = 0
+        self._left = limit
+        self._limit = limit
 
     def inflate(self, piece: memoryview) -> bytes:
         """What a piece of the stream gives.
@@ -255,7 +254,7 @@ class _Inflater:
             if not rest:
                 break
             result += self._stream.decompress(rest)
-        self._total += len(result)
-        if self._total > MAX_INFLATED_BYTES:
-            raise ValueError(f"they give more than {MAX_INFLATED_BYTES} bytes")
+        self._left -= len(result)
+        if self._left < 0:
+            raise ValueError(f"they give more than {self._limit} bytes")
         return bytes(result)

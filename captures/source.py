@@ -23,6 +23,12 @@ STDIN: Final = "-"
 MAX_UNPACKED_BYTES: Final = 1 << 34
 """Most bytes that a packed file, or standard input, may give (16 GiB)."""
 
+MAX_RATIO: Final = 1 << 9
+"""Most bytes that a packed byte may give, beyond the first FREE_BYTES; captures give 5 to 50."""
+
+FREE_BYTES: Final = 1 << 28
+"""Bytes that any packed file may give (256 MiB)."""
+
 _PIECE_BYTES: Final = 1 << 12
 """Packed bytes unpacked at once: small, so that the result of one piece stays small whatever is in it."""
 
@@ -143,6 +149,8 @@ def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> None:
     """Write what ``packed`` holds to ``out``: one stream or several, one after the other."""
     decoder = _decoder(packing)
     errors = _errors(packing)
+    limit = unpacked_limit(packed.seek(0, 2))
+    packed.seek(0)
     written = 0
     rest = b""
     while rest or (rest := packed.read(_PIECE_BYTES)):
@@ -157,11 +165,11 @@ def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> None:
                 hint="copy the file again",
             ) from error
         written += len(piece)
-        if written > MAX_UNPACKED_BYTES:
+        if written > limit:
             raise CorruptError(
                 f"the {packing} file gives too much",
                 path=path,
-                expected=f"at most {MAX_UNPACKED_BYTES} bytes",
+                expected=f"at most {limit} bytes",
                 found="more",
                 hint="unpack the file by hand, look at it, and name the unpacked file",
             )
@@ -178,6 +186,11 @@ def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> None:
             hint="copy the file again",
         )
     out.flush()
+
+
+def unpacked_limit(packed_bytes: int) -> int:
+    """Most bytes that so many packed bytes may give."""
+    return min(FREE_BYTES + MAX_RATIO * packed_bytes, MAX_UNPACKED_BYTES)
 
 
 def _write(path: str, out: IO[bytes], piece: bytes) -> None:

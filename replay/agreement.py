@@ -172,7 +172,7 @@ def _matched(probed: pl.DataFrame, modelled: pl.DataFrame) -> pl.DataFrame:
 def _seen(lives: pl.DataFrame, events: Mapping[str, pl.DataFrame], rules: KernelRules) -> pl.DataFrame:
     """``tree`` of the trees whose first interval belongs to a mapping whose creation the capture saw."""
     first = lives.sort("born", "seq").unique("tree", keep="first", maintain_order=True)
-    pages = (pl.col(name).cast(pl.Int64) // PAGE for name in ("vm_start", "vm_end"))
+    pages = ((pl.col(name) // PAGE).cast(pl.Int64) for name in ("vm_start", "vm_end"))
     questions = first.select("pid", place="born", **dict(zip(("start", "end"), pages, strict=True)))
     table, _ = operations(events, RULES[rules])
     return first.filter(seen_births(table, questions)).select("tree")

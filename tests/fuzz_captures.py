@@ -8,9 +8,11 @@ that break programs. Ring buffer pages and event formats are changed before they
 in ``tests/data`` is a beginning, and so are the small files of other tests, which have everything in few
 bytes.
 
-A case fails if it raises anything else, takes more than SECONDS of processor time, more memory than
-MEMORY_BYTES on top, or ends the process. It is kept as a file, which ``tests/test_fuzz.py`` runs again when
-it lies in tests/data/crashes.
+Cases of ``tests.fuzz_histories``, and some of the others, are inspected and analysed, too.
+
+A case fails if it raises anything else, takes more than SECONDS of processor time, reserves more than
+MEMORY_BYTES, touches more memory while it is read than WORKING_BYTES and MULTIPLE times its size, or ends the
+process. It is kept as a file, which ``tests/test_fuzz.py`` runs again when it lies in tests/data/crashes.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ from typing import Any
 from captures import open_capture
 from captures.cursor import Cursor
 from schemas.errors import ReplayError
-from tests import test_hostile, test_perf_hostile
+from tests import fuzz_histories, test_hostile, test_perf_hostile
 from tests.tracedat_writer import Buffer, Kernel
 
 DATA = Path(__file__).parent / "data"
 SECONDS = 20.0
 MEMORY_BYTES = 1 << 30
+WORKING_BYTES = 1 << 25
+MULTIPLE = 32
 LARGEST_BYTES = 1 << 20
 """Samples above this are begun with as far as it goes: cut files are cases, too."""
 
@@ -89,12 +93,15 @@ def fuzz(seed: str, seconds: str, keep: str) -> int:
     cases = list(beginnings())
     running = Path(keep) / "running"
     end = time.monotonic() + float(seconds)
-    done, outcomes = 0, dict.fromkeys(sorted(test_hostile.OUTCOMES), 0)
-    check(running, cases[0](chance))  # what is imported late is not counted as memory of a case
+    done, outcomes = 0, dict.fromkeys(sorted({*test_hostile.OUTCOMES, "analysed"}), 0)
+    warm_up(running, chance)
     while time.monotonic() < end:
-        content = chance.choice(cases)(chance)
+        case = chance.choice(cases)
+        content = case(chance)
         running.write_bytes(content)
         error = check(running, content)
+        if error in outcomes and (case is fuzz_histories.history or chance.random() < 0.05):
+            error = guarded(lambda: fuzz_histories.analysed(running, chance))
         done += 1
         if error not in outcomes:
             path = Path(keep) / f"seed{seed}-case{done}"
@@ -107,12 +114,39 @@ def fuzz(seed: str, seconds: str, keep: str) -> int:
     return 0
 
 
+def warm_up(path: Path, chance: random.Random) -> None:
+    """What is imported or compiled late is not counted as memory or time of a case."""
+    for content in (test_hostile.small(), test_perf_hostile.small("file"), b" a-1 [0] 1.000000: b: c=1\n"):
+        test_hostile.survives(path, content)
+    for _ in range(4):
+        path.write_bytes(fuzz_histories.history(chance))
+        fuzz_histories.analysed(path, chance)
+
+
 def check(path: Path, content: bytes) -> str:
-    """What becomes of a file: as ``test_hostile.survives`` says, or a traceback."""
+    """What becomes of a file: as ``test_hostile.survives`` says, or what is wrong."""
     path.write_bytes(content)
+    gc.collect()
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from now on: proc_pid_clear_refs(5)
+    outcome = guarded(lambda: test_hostile.survives(path, content))
+    touched = memory("VmHWM") - before
+    if touched > WORKING_BYTES + MULTIPLE * len(content):
+        return f"{outcome}, but it touched {touched} bytes for {len(content)}"
+    return outcome
+
+
+def memory(name: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def guarded(run: Callable[[], str]) -> str:
+    """What ``run`` returns, or a traceback."""
     try:
         with limits():
-            return test_hostile.survives(path, content)
+            return run()
     except (Exception, TooSlow):
         return traceback.format_exc()
 
@@ -146,6 +180,7 @@ def beginnings() -> Iterator[Case]:
         yield from [changing(content)] * 6
     for variant in test_hostile.VARIANTS:
         yield from [rebuilding(*variant)] * 10
+    yield from [fuzz_histories.history] * 20
     for path in sorted(DATA.glob("*/*")):
         if path.parent.name in ("tracedat", "perf", "text") and path.suffix != ".md":
             content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()

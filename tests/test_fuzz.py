@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import fuzz_captures, test_hostile
+from tests import fuzz_captures, fuzz_histories, test_hostile
 
 CRASHES = Path(__file__).parent / "data" / "crashes"
 
@@ -51,6 +51,25 @@ def test_limits_stop_what_takes_too_much(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(MemoryError), fuzz_captures.limits():
         bytearray(1 << 28)
     assert len(bytearray(1 << 28)) == 1 << 28
+
+
+def test_memory_that_a_file_must_not_take_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(path: Path, content: bytes) -> str:
+        return "whole" if bytearray(b"x" * (1 << 26)) else ""
+
+    content = test_hostile.small()
+    assert fuzz_captures.check(tmp_path / "case", content) == "whole"
+    monkeypatch.setattr(test_hostile, "survives", greedy)
+    assert "touched" in fuzz_captures.check(tmp_path / "case", content)
+
+
+@pytest.mark.parametrize("seed", [3, 11, 17])
+def test_histories_of_nonsense_are_analysed(tmp_path: Path, seed: int) -> None:
+    """3: found by fuzzing; addresses above 2^63 while the model is compared with the probes."""
+    chance = random.Random(seed)
+    path = tmp_path / "case"
+    path.write_bytes(fuzz_histories.history(chance))
+    assert fuzz_histories.analysed(path, chance) == "analysed"
 
 
 def test_cases_differ_and_a_seed_gives_them_again() -> None:

@@ -478,10 +478,12 @@ def test_packed_files(tmp_path: Path, suffix: str) -> None:
         assert survives(path, bytes(changed)) in OUTCOMES
 
 
-def test_packed_bomb_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound", ["MAX_UNPACKED_BYTES", "FREE_BYTES"])
+def test_packed_bomb_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """16 MiB in 2.5 KB: more than is allowed at all, or more than 512 times its size."""
     from captures import source
 
-    monkeypatch.setattr(source, "MAX_UNPACKED_BYTES", 1 << 22)
+    monkeypatch.setattr(source, bound, 1 << 22)
     path = tmp_path / "t.dat.xz"
     path.write_bytes(lzma.compress(bytes(1 << 24)))
     with pytest.raises(CorruptError, match="gives too much"):

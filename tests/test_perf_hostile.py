@@ -243,7 +243,7 @@ def rss() -> int:
 
 @pytest.mark.parametrize("inner", ["zeros", "records"])
 def test_a_bomb_takes_no_memory(tmp_path: Path, inner: str) -> None:
-    """30 KB of compressed records that give 1 GiB."""
+    """30 KB of compressed records that give 1 GiB: given up behind a quarter of that."""
     perf = w.Perf()
     piece = bytes(1 << 20) if inner == "zeros" else perf.record(68, bytes(65520)) * 16
     stream = zstandard.ZstdCompressor().compressobj()
@@ -255,7 +255,7 @@ def test_a_bomb_takes_no_memory(tmp_path: Path, inner: str) -> None:
     with open_capture(path) as capture:
         assert capture.info.events == 0
         kinds = [row["kind"] for row in capture.quality().to_pylist()]
-    assert kinds == (["corrupt"] if inner == "zeros" else [])
+    assert kinds == ["corrupt"]
     assert rss() - before < 300_000  # KiB
     assert time.monotonic() - started < 60
 
