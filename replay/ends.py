@@ -90,7 +90,8 @@ def mapped_pages(
         mappings: Which pages are mapped when.
 
     Returns:
-        ``walk_id``, ``mm``, ``address``, ``listed``: a loop can find it. One row a mapping.
+        ``walk_id``, ``mm``, ``address``, ``listed``: a loop can find it; ``hit``: the walk's own page-table
+        event tells of it. One row a mapping.
     """
     hit = found.filter(pl.col("mm").is_not_null()).select("walk_id", "mm", "address").unique()
     watching = not found.is_empty()
@@ -121,8 +122,9 @@ def mapped_pages(
     asked = asked.with_columns(at=last)
     leaving = mappings.exiting(asked.with_columns(at="enter")) | mappings.torn_down(asked)
     there = mappings.mapped(asked) & (~leaving | asked["sure"])
-    believed = asked.filter(there).select("walk_id", "mm", "address", "listed")
-    return pl.concat([hit.with_columns(listed=pl.lit(True)), believed]).sort("walk_id", "mm", "address")
+    believed = asked.filter(there).select("walk_id", "mm", "address", "listed", hit=pl.lit(False))
+    seen = hit.with_columns(listed=pl.lit(True), hit=pl.lit(True))
+    return pl.concat([seen, believed]).sort("walk_id", "mm", "address")
 
 
 def _vanished(asked: pl.DataFrame, trees: Trees, mappings: Mappings) -> pl.Series:

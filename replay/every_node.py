@@ -74,7 +74,7 @@ def every_node(exact: Exact, events: Mapping[str, pl.DataFrame], strategies: Seq
     )
     asked = _timed(moments(nodes, exact, _last(events)), events).with_row_index("row")
     unseen = events["ev_migration_pte"].clear()
-    parts = [_replayed(some, exact, strategies, unseen) for some in _at_once(asked)]
+    parts = [ask(some, exact, strategies, unseen) for some in _at_once(asked)]
     pages, walk, miss = (pl.concat(each) for each in zip(*parts, strict=True))
     key = asked.select("row", *KEY)
     return EveryNode(
@@ -179,10 +179,20 @@ def _at_once(asked: pl.DataFrame) -> list[pl.DataFrame]:
     return asked.with_columns(part=number).partition_by("part", maintain_order=True) or [asked]
 
 
-def _replayed(
+def ask(
     asked: pl.DataFrame, exact: Exact, strategies: Sequence[Strategy], ev_migration_pte: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Pages, walks and misses of both kinds of walks; each with ``row`` of ``asked``."""
+    """Replay both kinds of walks over some nodes, each at an instant.
+
+    Args:
+        asked: ``row`` (any number), ``stable_node``, ``instant``, ``ts_ns``.
+        exact: State.
+        strategies: In the order of the results.
+        ev_migration_pte: An empty table of this name.
+
+    Returns:
+        Pages, walks and misses, as in ``EveryNode``, each with ``row`` of ``asked``.
+    """
     both = asked.select("row", "stable_node", "ts_ns", enter="instant").join(
         pl.DataFrame({"rmap_one": [ENDING, WHOLE]}), how="cross", maintain_order="left"
     )

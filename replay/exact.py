@@ -30,8 +30,9 @@ class Exact:
 
     Attributes:
         avc, vma, rmap_item, loop, walk, miss: Frames with the columns of the tables of these names;
-            ``loop`` and ``walk`` without the ``observed`` rows. ``avc`` is in order of birth, ``vma`` of
-            ``vma_id``, ``rmap_item`` of birth, the others of walk, strategy, and order in the walk.
+            ``loop`` and ``walk`` without the ``observed`` rows, ``miss`` without page_pgoff and causes.
+            ``avc`` is in order of birth, ``vma`` of ``vma_id``, ``rmap_item`` of birth, the others of walk,
+            strategy, and order in the walk.
         walks: ``lifetimes.walk_lives``: the whole walks of the capture.
         items: Lives of rmap_items with their places.
         replayed: What ``walks.replay_walks`` counted besides.
@@ -125,9 +126,9 @@ def replay_state(
             **unbounded("iterations_total", "iterations_max"),
         )
         .select(columns["walk"]),
-        miss=replayed.miss.rename({"vma_mm": "mm"})
-        .with_columns(cause_event=pl.lit(None, pl.String), cause_ts_ns=none, cause_pid=pl.lit(None, pl.Int32))
-        .select(columns["miss"]),
+        miss=replayed.miss.rename({"vma_mm": "mm"}).select(
+            name for name in columns["miss"] if not name.startswith(("cause_", "page_"))
+        ),
         walks=walks,
         items=items,
         replayed=replayed,

@@ -3,6 +3,8 @@
 An insertion into a tree and the removal of the same anon_vma_chain are one life ``[born, died)``; so
 are a stable_tree_append() and what ends the rmap_item. What was there before the capture began is
 seen when it goes (left-censored, born null); what is there at its end has died null.
+
+Over 400 lines because intervals, VMAs, anon_vmas, rmap_items and walks pair up by the same few functions.
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ def avc_lives(
 
     Returns:
         Two frames. Lives: the columns of table ``avc``, and ``born``, ``died`` (places in the total
-        order; ``BEFORE`` and ``AFTER`` where not seen), ``vm_pgoff``, and after losses ``doubt_from`` and
-        ``doubt_until`` of ``losses.settle``. Versions: the columns of table ``vma``.
+        order; ``BEFORE`` and ``AFTER`` where not seen), ``vm_pgoff``, ``removed_by`` (the task), and after
+        losses ``doubt_from`` and ``doubt_until`` of ``losses.settle``. Versions: the columns of table
+        ``vma``.
 
     Kernel: mm/interval_tree.c anon_vma_interval_tree_insert()/_remove(), 7.3 anon_rmap_tree_*().
     """
@@ -58,6 +61,7 @@ def avc_lives(
         previous=pl.when(after).then(pl.col("seq").shift(1)),
         next_seq=pl.when(before).then(pl.col("seq").shift(-1)),
         next_ts=pl.when(before).then(pl.col("ts_ns").shift(-1)),
+        next_pid=pl.when(before).then(pl.col("pid").shift(-1)),
     )
     if gaps is not None:
         events = _pairs(events, gaps)
@@ -71,6 +75,7 @@ def avc_lives(
             born_ts_ns=pl.when(~censored).then("ts_ns"),
             died_seq=pl.when(censored).then("seq").otherwise("next_seq"),
             died_ts_ns=pl.when(censored).then("ts_ns").otherwise("next_ts"),
+            removed_by=pl.when(censored).then("pid").otherwise("next_pid"),
             born=pl.when(~censored).then("seq").otherwise(pl.col("previous").fill_null(BEFORE)),
             first_pgoff=first,
             last_pgoff=first + pages - 1,
@@ -84,7 +89,8 @@ def avc_lives(
             begin_seen=pl.col("is_insert"), end_seen=~pl.col("is_insert") | pl.col("paired")
         )
         lives = settle(seen.drop("uncertain"), gaps, ev_exit_mmap).drop("begin_seen", "end_seen", "paired")
-    lives = lives.drop("is_insert", "seq", "ts_ns", "cpu", "after_insert", "previous", "next_seq", "next_ts")
+    lives = lives.drop("is_insert", "seq", "ts_ns", "cpu", "after_insert", "previous")
+    lives = lives.drop("next_seq", "next_ts", "next_pid")
     lives = in_order(lives, "born", "died", "avc")
     vma, born, died = (lives[name].to_numpy() for name in ("vma", "born", "died"))
     by_vma = ordering(vma)
@@ -164,10 +170,12 @@ def disjoint(group: NDArray[Any], born: Int, died: Int) -> NDArray[np.bool_]:
 def tree_ages(lives: pl.DataFrame) -> pl.DataFrame:
     """Lives of intervals with the anon_vma that they are on told from others at the same address.
 
-    A struct anon_vma is freed with its last interval, and its memory used again.
+    A struct anon_vma is freed with its last interval, and its memory used again. Where its only interval
+    leaves for a moment, to come back with another start or another end, it is the same one
+    (mm/vma.c vma_prepare(), vma_complete()).
 
     Args:
-        lives: ``anon_vma``, ``born``, ``died``, and other columns.
+        lives: ``anon_vma``, ``born``, ``died``, ``avc``, ``mm``, ``vm_start``, ``vm_end``, and other columns.
 
     Returns:
         ``lives`` in order of anon_vma, birth and death, with ``number``: of the anon_vma, from 1; and
@@ -175,6 +183,20 @@ def tree_ages(lives: pl.DataFrame) -> pl.DataFrame:
     """
     ordered = in_order(lives, "anon_vma", "born", "died")
     fresh = disjoint(*(ordered[name].to_numpy() for name in ("anon_vma", "born", "died")))
+    same = ["avc", "mm", "vm_start", "vm_end"]
+    left = ordered.select("anon_vma", "died", *same).sort("died")
+    back = (
+        ordered.select("anon_vma", "born", *same)
+        .with_row_index("row")
+        .filter(pl.Series(fresh))
+        .sort("born")
+        .join_asof(
+            left, left_on="born", right_on="died", by="anon_vma", check_sortedness=False, suffix="_left"
+        )
+        .filter((pl.col("avc") == pl.col("avc_left")) & (pl.col("mm") == pl.col("mm_left")))
+        .filter(pl.any_horizontal(pl.col(name) == pl.col(f"{name}_left") for name in ("vm_start", "vm_end")))
+    )
+    fresh[back["row"].to_numpy()] = False
     return ordered.with_columns(
         number=pl.Series(fresh).cum_sum(),
         tree_age=pl.when(pl.Series(fresh)).then("born").forward_fill(),

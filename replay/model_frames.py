@@ -81,6 +81,7 @@ def _lives(rows: Columns, vma_id: np.ndarray[Any, Any], table: pl.DataFrame, rul
             "born": placed["born_seq"],
             "died": placed["died_seq"].fill_null(AFTER),
             "vma_id": vma_id[rows["version"]],
+            "removed_by": _where(rows["died"] >= 0, table["pid"].to_numpy()[rows["died"]]),
             **placed,
             "uncertain": pl.repeat(None, len(first), dtype=pl.String, eager=True),
         }

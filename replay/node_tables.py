@@ -87,6 +87,6 @@ def node_summary(walks: pl.DataFrame) -> pl.DataFrame:
         nodes=pl.len().cast(pl.Int64),
         nodes_mapped=mapped.sum().cast(pl.Int64),
         iterations_max=pl.col("iterations_max").filter(mapped).max(),
-        missed=pl.when(missed.is_not_null().all() & answered).then(missed.sum()),
+        missed=pl.when(answered).then(missed.sum()),
     )
     return nodes.join(costs[0], on=key, maintain_order="left").join(costs[1], on=key, maintain_order="left")

@@ -33,22 +33,10 @@ def replay(events: Mapping[str, pa.Table | Rows], strategies: Sequence[str] = ST
         strategies: Names, of ``full``, ``addr``, ``vm_pgoff``, ``linear``, in the order of the results.
 
     Returns:
-        The columns of ``schemas``; no ``observed`` rows; ``predicted_ns`` and the causes of misses null.
+        The columns of ``schemas``; no ``observed`` rows; ``predicted_ns`` null, of misses no causes.
         Order: avc and rmap_item by birth, vma by vma_id, the others by walk, strategy and place in the walk.
     """
-    ordered = sorted(
-        (
-            (name, row)
-            for name, table in events.items()
-            if not name.startswith("ev_obs_")
-            for row in (table if isinstance(table, list) else table.to_pylist())
-        ),
-        key=lambda event: event[1]["seq"],
-    )
-    state = State(returns=any(name == "ev_item_remove" and row["is_return"] for name, row in ordered))
-    for name, row in ordered:
-        state.event(name, row)
-    state.close()
+    state, ordered = read(events)
     vma = _vma(state.intervals)
     walks = Walks(state, Spaces(state.intervals, state.items, ordered))
     tables: dict[str, Rows] = {
@@ -62,9 +50,9 @@ def replay(events: Mapping[str, pa.Table | Rows], strategies: Sequence[str] = ST
     for walk_id, each in enumerate(walks.replays):
         full = walks.calls(each, "full", each.instants)
         for strategy in strategies:
-            loops, missed = _strategy(walks, each, strategy, full)
+            loops, missed = under(walks, each, strategy, full)
             known = all(loop.known for loop in loops) and _shown(state, each)
-            misses = [_miss(walk_id, strategy, *call) for call in missed]
+            misses = [_miss(each, walk_id, strategy, *call) for call in missed]
             tables["loop"] += [_loop(walk_id, each, strategy, loop) for loop in loops]
             tables["miss"] += misses
             tables["walk"].append(_walk(walk_id, each, strategy, loops, len(misses) if known else None))
@@ -77,7 +65,25 @@ def _shown(state: State, each: Replay) -> bool:
     return node is not None and any(item.born <= each.walk.enter for item in state.hlists.get(node, []))
 
 
-def _strategy(
+def read(events: Mapping[str, pa.Table | Rows]) -> tuple[State, list[tuple[str, Row]]]:
+    """The state that the events leave, and the events in order, each with the name of its table."""
+    ordered = sorted(
+        (
+            (name, row)
+            for name, table in events.items()
+            if not name.startswith("ev_obs_")
+            for row in (table if isinstance(table, list) else table.to_pylist())
+        ),
+        key=lambda event: event[1]["seq"],
+    )
+    state = State(returns=any(name == "ev_item_remove" and row["is_return"] for name, row in ordered))
+    for name, row in ordered:
+        state.event(name, row)
+    state.close()
+    return state, ordered
+
+
+def under(
     walks: Walks, each: Replay, strategy: str, full: list[tuple[Page, int, Item, Interval]]
 ) -> tuple[list[Loop], list[tuple[Page, Item, Interval]]]:
     """The loops of one walk under one strategy, and what it misses that the whole tree would show."""
@@ -105,15 +111,9 @@ def _strategy(
 
 def _vma(intervals: list[Interval]) -> Rows:
     """Versions of VMAs: each a time in which the VMA is on some tree. Numbers the intervals' versions."""
-    tree_age: dict[Interval, int] = {}
-    trees: dict[int, tuple[int, int]] = {}
+    tree_age = _tree_ages(intervals)
     of_vma: dict[int, list[Interval]] = defaultdict(list)
     for each in intervals:
-        age, over = trees.get(each.anon_vma, (each.born, each.born))
-        if each.born > over:  # without interval it was freed, and this is another one at its address
-            age = each.born
-        trees[each.anon_vma] = age, max(over, each.died)
-        tree_age[each] = age
         of_vma[each.vma].append(each)
     versions: list[list[Interval]] = []
     for lives in of_vma.values():
@@ -131,6 +131,25 @@ def _vma(intervals: list[Interval]) -> Rows:
             each.vma_id = vma_id
         rows.append(_version(vma_id, version, tree_age))
     return rows
+
+
+def _tree_ages(intervals: list[Interval]) -> dict[Interval, int]:
+    """When the anon_vma of each interval began: it is freed with its last one, and its memory used again."""
+    ages: dict[Interval, int] = {}
+    on_tree: dict[int, list[Interval]] = defaultdict(list)
+    for each in intervals:  # in order of birth
+        before = on_tree[each.anon_vma]
+        ages[each] = each.born
+        if any(other.died >= each.born for other in before):
+            ages[each] = ages[before[-1]]
+        elif before:
+            last = max(before, key=lambda other: other.died)
+            edge = each.vm_start == last.vm_start or each.vm_end == last.vm_end
+            known = None not in (each.mm, each.vm_start, each.vm_end)
+            if known and (last.avc, last.mm) == (each.avc, each.mm) and edge:
+                ages[each] = ages[before[-1]]  # it only left for a moment
+        before.append(each)
+    return ages
 
 
 def _version(vma_id: int, version: list[Interval], tree_age: dict[Interval, int]) -> dict[str, Any]:
@@ -243,7 +262,11 @@ def _walk(walk_id: int, each: Replay, strategy: str, loops: list[Loop], missed: 
     }
 
 
-def _miss(walk_id: int, strategy: str, page: Page, item: Item, interval: Interval) -> dict[str, Any]:
+def _miss(
+    each: Replay, walk_id: int, strategy: str, page: Page, item: Item, interval: Interval
+) -> dict[str, Any]:
+    first, last = lookup(strategy, item) or (None, None)
+    hits = {(hit.mm, hit.pte["address"]) for hit in each.hits}
     return {
         "walk_id": walk_id,
         "strategy": strategy,
@@ -252,7 +275,7 @@ def _miss(walk_id: int, strategy: str, page: Page, item: Item, interval: Interva
         "address": page[1],
         "vm_start": interval.vm_start,
         "vm_end": interval.vm_end,
-        "cause_event": None,
-        "cause_ts_ns": None,
-        "cause_pid": None,
+        "first_pgoff": first,
+        "last_pgoff": last,
+        "mapped_by": "migration_entry" if page in hits else "merge" if page[0] == item.mm else "fork",
     }

@@ -72,7 +72,7 @@ class Spaces:
         self._runs: dict[int, list[Running]] = defaultdict(list)
         self._merges: dict[tuple[int | None, int | None], list[tuple[int, int | None]]] = defaultdict(list)
         self._unmaps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-        self._emptied: dict[int | None, list[int]] = defaultdict(list)
+        self.emptied: dict[int | None, list[int]] = defaultdict(list)
         self._exits: dict[int, list[int]] = defaultdict(list)
         self._find_spaces()
         for item in sorted(items, key=lambda each: each.merged_at):
@@ -85,11 +85,17 @@ class Spaces:
     def _find_spaces(self) -> None:
         for interval in self.intervals:
             lives = self.spaces[interval.mm]
-            if not lives or interval.born > lives[-1].until:
+            if not lives or (interval.born > lives[-1].until and not self._put_back(interval)):
                 lives.append(Space(interval.mm, interval, interval.died))
                 lives[-1].relatives = self._relatives(interval)
             else:
                 lives[-1].until = max(lives[-1].until, interval.died)
+
+    def _put_back(self, interval: Interval) -> bool:
+        """Whether the VMA of its mm that left the trees last is this one: vma_complete() by the same task."""
+        left = [each for each in self.intervals if each.mm == interval.mm and each.died <= interval.born]
+        last = max(left, key=lambda each: each.died)
+        return (last.vma, last.removed_by) == (interval.vma, interval.row["pid"])
 
     def _relatives(self, new: Interval) -> list[int]:
         """The other mms with the same start on the same tree, longest there first; exec finds none."""
@@ -165,7 +171,7 @@ class Spaces:
             elif table == "ev_task" and row["kind"] == "exec":
                 vforked.discard(row["pid"])
             elif table == "ev_node_remove":
-                self._emptied[row["stable_node"]].append(row["seq"])
+                self.emptied[row["stable_node"]].append(row["seq"])
             elif table == "ev_fault" and row["error_code"] & PF_WRITE:
                 page = row["address"] // PAGE_SIZE * PAGE_SIZE
                 self._end(row, page, page + PAGE_SIZE)
@@ -212,7 +218,7 @@ class Spaces:
 
     def mapped(self, mm: int, address: int, stable_node: int | None, at: int) -> bool:
         """Whether ``mm`` maps the node's page at ``address``, as far as the events tell."""
-        emptied = max((seq for seq in self._emptied[stable_node] if seq <= at), default=BEFORE)
+        emptied = max((seq for seq in self.emptied[stable_node] if seq <= at), default=BEFORE)
         return self._mapped(mm, address, stable_node, at, emptied)
 
     def _mapped(self, mm: int, address: int, stable_node: int | None, at: int, emptied: int) -> bool:

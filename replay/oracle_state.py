@@ -31,6 +31,7 @@ class Interval:
     died: int = AFTER
     born_ts: int | None = None
     died_ts: int | None = None
+    removed_by: int | None = None
     call: str | None = None
     vma_id: int | None = None
 
@@ -216,13 +217,15 @@ class State:
         """An avc leaves its tree; if it was on none, it was there since its last event, or always."""
         if not self._take_out(row):
             born = self._last_of_avc.get(row["avc"], BEFORE)
-            self.intervals.append(Interval(row, born=born, died=row["seq"], died_ts=row["ts_ns"]))
+            censored = Interval(row, born=born, died=row["seq"], died_ts=row["ts_ns"])
+            censored.removed_by = row["pid"]
+            self.intervals.append(censored)
         self._last_of_avc[row["avc"]] = row["seq"]
 
     def _take_out(self, row: Row) -> bool:
         interval = self._inside.pop(row["avc"], None)
         if interval is not None:
-            interval.died, interval.died_ts = row["seq"], row["ts_ns"]
+            interval.died, interval.died_ts, interval.removed_by = row["seq"], row["ts_ns"], row["pid"]
         return interval is not None
 
     def stable_tree_append(self, row: Row) -> None:

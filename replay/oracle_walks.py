@@ -10,13 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from replay.oracle_state import PAGE_SIZE
+from replay.oracle_state import PAGE_SIZE, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from replay.oracle_pages import Spaces
-    from replay.oracle_state import Interval, Item, Row, State, Tree, Walk
+    from replay.oracle_state import Interval, Item, Row, State, Tree
 
     Range: TypeAlias = tuple[int, int]
     Page: TypeAlias = tuple[int, int]
@@ -118,6 +118,20 @@ class Walks:
             migrated = self.watched and self._migrated(number)
             replay.pages = self._pages(replay, migrated=migrated)
             replay.instants = self._instants(replay)
+
+    def asked(self, stable_node: int, instant: int, rmap_one: str) -> Replay:
+        """A walk that nobody captured, right after the event at ``instant``: nothing happens meanwhile."""
+        entry = {
+            "seq": instant,
+            "ts_ns": None,
+            "stable_node": stable_node,
+            "rmap_one": rmap_one,
+            "mapcount": None,
+        }
+        replay = Replay(walk := Walk(entry, exit=instant), self._hlist(walk))
+        replay.pages = self._pages(replay, migrated=False)
+        replay.instants = [instant] * len(replay.loops)
+        return replay
 
     def _hlist(self, walk: Walk) -> list[Item]:
         """The items on the walk's node, newest first."""

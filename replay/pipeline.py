@@ -131,7 +131,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "summary": summarise(exact, loop, walk),
         "walk": walk,
         "loop": loop,
-        "miss": missed_because(exact.replayed.miss, exact, events),
+        "miss": missed_because(exact.replayed.miss, exact, events, comms),
         "wait": wait,
         "tree": audited.tree,
         "split": audited.split,
@@ -151,7 +151,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         frames |= {
             "node_summary": node_summary(timed[len(captured) :]),
             "node_walk": timed[len(captured) :],
-            "node_miss": missed_because(every.miss, exact, events),
+            "node_miss": missed_because(every.miss, exact, events, comms),
         }
     results = {
         name: TABLES[name].cast(frame.select(TABLES[name].arrow.names).to_arrow())

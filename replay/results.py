@@ -26,7 +26,7 @@ def results(source: Path) -> dict[str, pa.Table]:
     Raises:
         UsageError: It is a folder that holds no result.
         CaptureError: The capture cannot be read.
-        SchemaError: A table of the folder is of another version of replay.
+        SchemaError: A table of the folder is of another major version, or of a newer replay.
     """
     if not source.is_dir():
         from replay.pipeline import analyze
@@ -42,7 +42,9 @@ def results(source: Path) -> dict[str, pa.Table]:
     import pyarrow.parquet as pq
 
     there = [name for name in TABLES if name in RESULTS or _file(source, name).is_file()]
-    return {name: TABLES[name].check(pq.read_table(_file(source, name))) for name in there}
+    return {
+        name: TABLES[name].check(TABLES[name].upgraded(pq.read_table(_file(source, name)))) for name in there
+    }
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -23,7 +23,9 @@ _THREAD_DEPTH: Final = 16
 def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
     """Lives of address spaces: a maximal time in which an mm has an interval on any tree.
 
-    A struct mm_struct is used again after its process has gone, so the pointer alone is no name.
+    A struct mm_struct is used again after its process has gone, so the pointer alone is no name. A VMA that
+    grows or shrinks leaves its trees for a moment: where no other of the mm is known, the same task puts the
+    same VMA back, and the life goes on (mm/vma.c vma_prepare(), vma_complete()).
 
     Args:
         lives: Lives of intervals (``lifetimes.avc_lives``).
@@ -34,12 +36,17 @@ def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
         was not forked, or was so before the capture began.
     """
     named = lives.filter(pl.col("mm").is_not_null()).select(
-        "mm", "born", "died", "anon_vma", "vm_start", "born_seq", creator="pid"
+        "mm", "born", "died", "vma", "anon_vma", "vm_start", "born_seq", "removed_by", creator="pid"
     )
     ordered = in_order(named, "mm", "born", "died")
     begins = disjoint(*(ordered[name].to_numpy() for name in ("mm", "born", "died")))
-    heads = ordered.filter(pl.Series(begins)).select(
-        "mm", "born", "anon_vma", "vm_start", "creator", seen=pl.col("born_seq").is_not_null()
+    ends = named.select("mm", "died", gone="vma", by="removed_by").sort("died")
+    heads = (
+        ordered.filter(pl.Series(begins))
+        .sort("born")
+        .join_asof(ends, left_on="born", right_on="died", by="mm", check_sortedness=False, suffix="_before")
+        .filter(((pl.col("gone") != pl.col("vma")) | (pl.col("by") != pl.col("creator"))).fill_null(True))
+        .select("mm", "born", "anon_vma", "vm_start", "creator", seen=pl.col("born_seq").is_not_null())
     )
     relatives = (
         heads.filter("seen")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from replay.causes import FAULT
+from replay.call_sites import FAULT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -298,12 +298,14 @@ def _missed(
     Where a range is not known, nothing is said to be missed.
     """
     page = ["walk_id", "vma_mm", "address"]
-    listed = pages.filter("listed").select("walk_id", "address", vma_mm="mm")
+    listed = pages.filter("listed").select("walk_id", "address", "hit", vma_mm="mm")
+    by = pl.when(pl.col("mm") == pl.col("vma_mm")).then(pl.lit("merge")).otherwise(pl.lit("fork"))
     met = (
         full.sort("walk_id", "position", "rank")
         .unique(page, keep="first", maintain_order=True)
-        .join(listed, on=page, how="semi", maintain_order="left")
-        .select(*page, "rmap_item", "item", "life", "instant")
+        .join(listed, on=page, maintain_order="left")
+        .with_columns(mapped_by=pl.when("hit").then(pl.lit("migration_entry")).otherwise(by))
+        .select(*page, "rmap_item", "item", "life", "instant", "mapped_by")
     )
     unknown = (
         asked.select("walk_id", "item", "address")

@@ -82,7 +82,7 @@ def scene(tables: Mapping[str, pa.Table], last_ns: int) -> Scene | None:
     ).filter(pl.col("strategy") != OBSERVED, pl.col("first_pgoff").is_not_null())
     loop = loop.unique(["walk_id", "rmap_item", "strategy"], keep="first", maintain_order=True)
     key = ["walk_id", "rmap_item", "strategy"]
-    miss = _read(tables["miss"]).join(loop, on=key, maintain_order="left")
+    miss = _read(tables["miss"]).drop("first_pgoff", "last_pgoff").join(loop, on=key, maintain_order="left")
     lives = _lives(tables, last_ns)
     tree = _busiest(loop, miss, lives)
     if tree is None:

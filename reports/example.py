@@ -91,7 +91,8 @@ def examples(tables: Mapping[str, pa.Table], names: Sequence[str]) -> dict[str, 
         names: The strategies.
     """
     key = ["walk_id", "rmap_item", "strategy"]
-    miss = pl.DataFrame(tables["miss"]).filter(pl.col("strategy").is_in(list(names)))
+    miss = pl.DataFrame(tables["miss"]).drop("first_pgoff", "last_pgoff")
+    miss = miss.filter(pl.col("strategy").is_in(list(names)))
     if miss.is_empty():
         return {}
     loop = pl.DataFrame(tables["loop"].select([*key, "ts_ns", "anon_vma", "first_pgoff", "last_pgoff"]))

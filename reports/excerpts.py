@@ -101,11 +101,11 @@ def other_kernel(facts: Facts) -> Grid:
 
 def causes(facts: Facts) -> Grid:
     """Missed mappings by strategy and cause."""
-    rows = [[miss.strategy, miss.cause, miss.mappings] for miss in facts.misses]
+    rows = [[miss.strategy, miss.cause, miss.did or None, miss.mappings] for miss in facts.misses]
     caption = (
         "Summed over all walks. Since: the event since which the mapping's VMA is passed by; -: not known."
     )
-    return grid("causes", "strategy,since=cause,mappings missed=mappings:n", rows, caption)
+    return grid("causes", "strategy,since=cause,kind:wide,mappings missed=mappings:n", rows, caption)
 
 
 def missed(miss: pa.Table, facts: Facts) -> Grid:
@@ -116,18 +116,30 @@ def missed(miss: pa.Table, facts: Facts) -> Grid:
             row["walk_id"],
             row["address"],
             f"{row['vm_start']:#x}-{row['vm_end']:#x}",
-            row["cause_event"],
+            row["first_pgoff"],
+            row["page_pgoff"],
+            row["mapped_by"],
+            _call(row),
             facts.after(row["cause_ts_ns"]),
             row["cause_pid"],
+            row["cause_comm"],
         ]
         for row in miss.slice(0, MAX_MISSES).to_pylist()
     ]
     caption = f"{len(rows)} of {len(miss):,} rows of tables/miss.parquet. {AFTER}"
     columns = (
-        "strategy,walk=walk_id,address:x,VMA (end exclusive)=vma,since=cause,at s=cause_at_ns:s,"
-        "by pid=cause_pid"
+        "strategy,walk=walk_id,address:x,VMA (end exclusive)=vma,looked up from=first_pgoff:x,"
+        "page was at=page_pgoff:x,mapped=mapped_by,since=cause:wide,at s=cause_at_ns:s,by pid=cause_pid,"
+        "comm=cause_comm"
     )
     return grid("missed_mappings", columns, rows, caption, "The first missed mappings")
+
+
+def _call(row: Mapping[str, Any]) -> str | None:
+    """The event with its arguments, as in a manual page."""
+    if row["cause_event"] is None or row["cause_arguments"] is None:
+        return str(row["cause_event"]) if row["cause_event"] else None
+    return f"{row['cause_event']}({row['cause_arguments']})"
 
 
 def longest_walks(facts: Facts) -> Grid:

@@ -37,6 +37,15 @@ COLUMNS: Final = (
 )
 """Columns of ``summary`` in the strategy table, with the names that the kernel patch series gave them."""
 
+MISS_KINDS: Final = {
+    "split": "which split the VMA after the merge",
+    "moved": "which moved the VMA and left its page offset",
+    "stack": "stack placement by exec",
+    "file": "private file mapping: page offsets are the file's",
+    "lookup": "the strategy looks elsewhere",
+}
+"""Values of ``miss.cause_kind`` in words."""
+
 SEVERITIES: Final = ("error", "warning", "info")
 
 
@@ -48,17 +57,26 @@ class MissCause:
         strategy: Name of the strategy.
         cause: The event that moved or split the VMA after the merge; None: not known.
         mappings: Number of missed mappings, summed over all walks.
+        kind: What the event did, as in table ``miss``; None: not known.
     """
 
     strategy: str
     cause: str | None
     mappings: int
+    kind: str | None = None
 
     @property
     def sentence(self) -> str:
         """Strategy, number and cause in a few words."""
-        how = ", cause not known" if self.cause is None else f" by {self.cause}"
-        return f"{self.strategy}: {self.mappings:,}{how}"
+        did = f", {self.did}" if self.did else ""
+        if self.cause is None:
+            return f"{self.strategy}: {self.mappings:,}{did or ', cause not known'}"
+        return f"{self.strategy}: {self.mappings:,} by {self.cause}{did}"
+
+    @property
+    def did(self) -> str:
+        """What the event did; empty: not known."""
+        return MISS_KINDS.get(self.kind or "", "")
 
 
 @dataclass(frozen=True)
@@ -219,12 +237,13 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def _miss_causes(miss: pa.Table) -> list[MissCause]:
     counted = (
-        pl.DataFrame(miss.select(["strategy", "cause_event"]))
-        .group_by("strategy", "cause_event")
+        pl.DataFrame(miss.select(["strategy", "cause_event", "cause_kind"]))
+        .group_by("strategy", "cause_event", "cause_kind")
         .len("mappings")
-        .sort(["mappings", "strategy", "cause_event"], descending=[True, False, False])
+        .sort(["mappings", "strategy", "cause_event", "cause_kind"], descending=[True, False, False, False])
+        .select("strategy", "cause_event", "mappings", "cause_kind")
     )
-    return [MissCause(strategy, cause, mappings) for strategy, cause, mappings in counted.iter_rows()]
+    return [MissCause(*row) for row in counted.iter_rows()]
 
 
 def notes(quality: pa.Table) -> list[Note]:

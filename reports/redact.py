@@ -62,7 +62,7 @@ def redact(tables: Mapping[str, pa.Table], kinds: Iterable[str]) -> dict[str, pa
         frames = _pointers(frames)
     if "comm" in asked:
         frames = {
-            name: frame.with_columns(pl.col("comm").replace(names["comm"])) if "comm" in frame else frame
+            name: frame.with_columns(pl.col(column).replace(names["comm"]) for column in _comms(frame))
             for name, frame in frames.items()
         }
     fixed: dict[str, pl.Expr] = {}
@@ -91,7 +91,7 @@ def _names(frames: Mapping[str, pl.DataFrame], asked: tuple[str, ...]) -> dict[s
     names: dict[str, dict[str, str]] = {}
     capture = frames["capture"].row(0, named=True)
     if "comm" in asked:
-        shown = [frame["comm"] for frame in frames.values() if "comm" in frame]
+        shown = [frame[column].alias("comm") for frame in frames.values() for column in _comms(frame)]
         comms = pl.concat(shown).drop_nulls().unique(maintain_order=True)
         names["comm"] = {comm: f"task-{place}" for place, comm in enumerate(comms, 1)}
     if "path" in asked:
@@ -99,6 +99,11 @@ def _names(frames: Mapping[str, pl.DataFrame], asked: tuple[str, ...]) -> dict[s
     if "host" in asked and capture["hostname"]:
         names["host"] = {capture["hostname"]: "host"}
     return names
+
+
+def _comms(frame: pl.DataFrame) -> list[str]:
+    """The columns that hold names of tasks."""
+    return [name for name in frame.columns if name == "comm" or name.endswith("_comm")]
 
 
 def _pointers(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:

@@ -77,6 +77,19 @@ class Table:
         """A table of this schema without a row."""
         return self.arrow.empty_table()
 
+    def upgraded(self, table: pa.Table) -> pa.Table:
+        """A table of an older minor version with the columns that came later, null; others as they are."""
+        written = (table.schema.metadata or {}).get(SCHEMA_KEY, b"").decode(errors="replace")
+        name, _, version = written.partition("/")
+        major, minor = self.version.split(".")
+        its_major, _, its_minor = version.partition(".")
+        if (name, its_major) != (self.name, major) or not its_minor.isdigit() or int(its_minor) >= int(minor):
+            return table
+        for column in self.columns:
+            if column.name not in table.column_names and column.null is not None:
+                table = table.append_column(column.field, pa.nulls(len(table), column.type))
+        return table.select(self.arrow.names) if set(table.column_names) == set(self.arrow.names) else table
+
     def check(self, table: pa.Table) -> pa.Table:
         """Return ``table`` with this schema's metadata, or say where it differs from the schema.
 

@@ -33,6 +33,12 @@ def bounds(name: str, what: str) -> tuple[Column, Column]:
     )
 
 
+OLDER: Final = "written by a version of replay that did not tell"
+MAPPED_BY_DOC: Final = (
+    "What tells that the page was mapped there: migration_entry (this walk replaced or restored the entry), "
+    "merge (ksmd merged it there), fork (a fork copied the entry); of the last two, no fault, unmapping or "
+    "exit has ended it since."
+)
 STRATEGY_DOC: Final = (
     "full, addr, vm_pgoff, linear, a strategy of the user, or observed: what the kernel did and counted."
 )
@@ -176,7 +182,7 @@ WALK: Final = Table(
 
 MISS: Final = Table(
     name="miss",
-    version="1.0",
+    version="1.1",
     doc="One mapping that full, run to its end, would visit in a walk and the strategy does not.",
     columns=(
         int64("walk_id", "The walk.", _REPLAY),
@@ -196,6 +202,30 @@ MISS: Final = Table(
             "cause_ts_ns", "Time of the cause, trace clock.", _REPLAY, null="not found in the capture"
         ),
         int32("cause_pid", "Thread id of the task that caused it.", _REPLAY, null="not found in the capture"),
+        pgoff("first_pgoff", "First page offset looked up, inclusive.", "replay: strategies", null=OLDER),
+        pgoff("last_pgoff", "Last page offset looked up, inclusive.", "replay: strategies", null=OLDER),
+        pgoff(
+            "page_pgoff",
+            "Where it would have been: page offset of the page in the VMA that is missed, at the walk.",
+            _REPLAY,
+            null=OLDER,
+        ),
+        text("mapped_by", MAPPED_BY_DOC, _REPLAY, null=OLDER),
+        text(
+            "cause_kind",
+            "split: after the merge, the VMA that held the page and the page offset looked up lost one of "
+            "them; moved: mremap() left the page offset behind; stack: exec placed the stack; file: a "
+            "private file mapping, whose page offsets are the file's; lookup: the strategy looks elsewhere.",
+            _REPLAY,
+            null="not found in the capture",
+        ),
+        text(
+            "cause_arguments",
+            "Arguments of the system call, as in its manual page.",
+            "ev_syscall",
+            null="no system call, or not in the capture",
+        ),
+        text("cause_comm", "Name of that task.", "the capture's list of names", null="not in the capture"),
     ),
 )
 

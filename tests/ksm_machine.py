@@ -7,9 +7,12 @@ remove_node_from_stable_tree(), rmap_walk_ksm(). Walks are disturbed by other ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.mm_machine import PAGE, AddressSpaces, Item, Mm, Node, Vma
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KSMD = 30
 STABLE_FLAG, UNSTABLE_FLAG = 0x200, 0x100
@@ -54,7 +57,9 @@ class Machine(AddressSpaces):
         unseen: Whether pages are copied at times without an event (a write by ptrace or another process).
     """
 
-    def __init__(self, numbers: list[int], *, anon_pgoff: bool, linear: bool, unseen: bool = False) -> None:
+    def __init__(
+        self, numbers: Iterable[int], *, anon_pgoff: bool, linear: bool, unseen: bool = False
+    ) -> None:
         super().__init__(numbers, anon_pgoff=anon_pgoff)
         self.linear, self.unseen = linear, unseen
         self.truth: list[TrueWalk] = []
@@ -288,7 +293,7 @@ class Machine(AddressSpaces):
             *(self.do_mmap, self.do_fault, self.do_fault, self.do_fault, self.do_split, self.do_merge),
             *(self.do_fork, self.do_move, self.do_munmap, self.do_exit, self.do_thread, self.do_exec),
             *(merge, merge, merge, merge, self.do_ksm_drop, walk, walk, walk, self.do_advise),
-            *(self.do_unstable, self.do_node_remove, self.do_unseen),
+            *(self.do_unstable, self.do_node_remove, self.do_unseen, self.do_grow),
         )
         while True:
             try:

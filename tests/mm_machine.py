@@ -8,9 +8,12 @@ KSM and the walks. Longer than other modules: one machine, whose operations all 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PAGE = 4096
 FIRST_PAGE, PAGES = 0x100, 24
@@ -35,6 +38,7 @@ class Vma:
     anon_pgoff: int
     anon_vma: AnonVma | None = None
     chain: list[Avc] = field(default_factory=list)
+    grows_down: bool = False
 
 
 @dataclass(eq=False)
@@ -96,7 +100,7 @@ class AddressSpaces:
         anon_pgoff: Whether the kernel has a page offset of its own for anonymous pages (7.3).
     """
 
-    def __init__(self, numbers: list[int], *, anon_pgoff: bool) -> None:
+    def __init__(self, numbers: Iterable[int], *, anon_pgoff: bool) -> None:
         self.numbers = iter(numbers)
         self.anon_pgoff = anon_pgoff
         self.events: dict[str, list[dict[str, Any]]] = {n: [] for n in TABLES if n.startswith("ev_")}
@@ -150,7 +154,7 @@ class AddressSpaces:
             vm_end=vma.end,
             vm_pgoff=vma.vm_pgoff,
             anon_pgoff=vma.anon_pgoff if self.anon_pgoff else None,
-            vm_flags=0x100073,
+            vm_flags=0x100073 | 0x100 * vma.grows_down,
         )
 
     def insert(self, avc: Avc, pid: int) -> None:
@@ -398,6 +402,19 @@ class AddressSpaces:
         self.free_vma(vma, pid)
         self.leave(pid, "mremap", target)
 
+    def do_grow(self) -> None:
+        """brk() or a stack: the VMA leaves its trees and comes back larger."""
+        if (found := self.some_vma()) is None:
+            return
+        vma, pid = found
+        down = self.number(2) == 0
+        start, end = (vma.start - PAGE, vma.end) if down else (vma.start, vma.end + PAGE)
+        if any(other is not vma and other.start < end and start < other.end for other in vma.mm.vmas):
+            return
+        self.enter(pid, "brk", end)
+        self.adjust(vma, start, end, pid)
+        self.leave(pid, "brk", end)
+
     def do_munmap(self) -> None:
         if (found := self.some_vma()) is None:
             return
@@ -431,7 +448,9 @@ class AddressSpaces:
         found = self.some_mm()
         if found is None or len(self.mms) > 4 or not any(vma.anon_vma for vma in found[0].vmas):
             return
-        mm, pid = found
+        self.fork(*found)
+
+    def fork(self, mm: Mm, pid: int) -> None:
         self.enter(pid, "clone", 0x11)
         child = Mm(self.slabs["mm"].alloc())
         self.mms.append(child)
@@ -488,6 +507,7 @@ class AddressSpaces:
         self.mms.append(new)
         top = (FIRST_PAGE + 2 * PAGES + 8) * PAGE
         stack = self.new_vma(new, top - 2 * PAGE, top, top // PAGE + 40, top // PAGE + 40)
+        stack.grows_down = True
         self.anon_vma_prepare(stack, pid)
         if task:
             task[0].tasks.remove(pid)

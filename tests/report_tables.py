@@ -174,6 +174,13 @@ def sample_tables(
                             "cause_event": "mprotect",
                             "cause_ts_ns": SPLIT_NS + page * 1000,
                             "cause_pid": 123,
+                            "first_pgoff": BASE // 4096,
+                            "last_pgoff": BASE // 4096,
+                            "page_pgoff": BASE // 4096 + page,
+                            "mapped_by": "migration_entry",
+                            "cause_kind": "split",
+                            "cause_arguments": f"{BASE + page * 4096:#x}, 4096, PROT_READ",
+                            "cause_comm": "ksmload",
                         }
                     )
             walks.append(

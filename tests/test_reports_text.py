@@ -75,7 +75,7 @@ def test_text_says_where_the_numbers_come_from_and_what_limits_them() -> None:
         "events  123,456 in 5.000 s, 0 lost, clock mono, replay 0.1.0",
         "Time_ms of row observed is measured.",
         "replayed: computed from the recorded changes of the interval trees.",
-        "  vm_pgoff: 30 by mprotect",
+        "  vm_pgoff: 30 by mprotect, which split the VMA after the merge",
         "  warning: lost_events (12, cpu 0-1): Trees may lack changes.",
         "  info: censored_avc (3): Three intervals were there before.",
     ):
@@ -280,7 +280,7 @@ def test_longest_walks_come_from_the_best_row_there_is(
 
 
 def test_a_cause_that_is_not_known_is_said_to_be_unknown() -> None:
-    misses = [row | {"cause_event": None} for row in sample_tables()["miss"].to_pylist()]
+    misses = [row | {"cause_event": None, "cause_kind": None} for row in sample_tables()["miss"].to_pylist()]
     text = render_text(sample_tables() | {"miss": table("miss", misses)})
     assert "\n  vm_pgoff: 30, cause not known\n" in text
 

@@ -33,7 +33,8 @@ STABLE = {
     "iterations_max skip_addr_out_of_range_max skip_mm_mismatch_max rmap_one_calls mappings_missed "
     "observed_ns predicted_ns iterations_total_least iterations_total_most iterations_max_least "
     "iterations_max_most uncertain",
-    "miss": "walk_id strategy rmap_item mm address vm_start vm_end cause_event cause_ts_ns cause_pid",
+    "miss": "walk_id strategy rmap_item mm address vm_start vm_end cause_event cause_ts_ns cause_pid "
+    "first_pgoff last_pgoff page_pgoff mapped_by cause_kind cause_arguments cause_comm",
     "vma": "vma_id vma mm vm_start vm_end vm_pgoff anon_pgoff vm_flags anon_vma born_ts_ns died_ts_ns "
     "cause_event evidence",
     "avc": "avc anon_vma vma_id mm first_pgoff last_pgoff vm_start vm_end born_ts_ns died_ts_ns born_seq "
@@ -60,6 +61,13 @@ def miss_rows(**changed: list[object]) -> pa.Table:
         "cause_event": ["mremap", None],
         "cause_ts_ns": [26_236_485_077, None],
         "cause_pid": [212, None],
+        "first_pgoff": [0x7F66_6DA2_1, 16],
+        "last_pgoff": [0x7F66_6DA2_1, 16],
+        "page_pgoff": [0x7F66_6DA1_0, 17],
+        "mapped_by": ["migration_entry", None],
+        "cause_kind": ["moved", None],
+        "cause_arguments": ["0x7f666da10000, 4096, 4096, MREMAP_MAYMOVE", None],
+        "cause_comm": ["ksmload", None],
     }
     return pa.table({**columns, **changed}, schema=TABLES["miss"].arrow)
 
@@ -110,7 +118,7 @@ def test_check_keeps_the_data_and_the_metadata() -> None:
     plain = rows.replace_schema_metadata({"replay.version": "9"})
     checked = TABLES["miss"].check(plain)
     assert checked.to_pylist() == rows.to_pylist()
-    assert checked.schema.metadata[b"replay.schema"] == b"miss/1.0"
+    assert checked.schema.metadata[b"replay.schema"] == b"miss/1.1"
     assert checked.schema.metadata[b"replay.version"] == b"9"
     for mine, given in zip(checked.columns, rows.columns, strict=True):
         assert mine.chunk(0).buffers()[1].address == given.chunk(0).buffers()[1].address
@@ -119,7 +127,7 @@ def test_check_keeps_the_data_and_the_metadata() -> None:
 @pytest.mark.parametrize(
     ("wrong", "column", "expected", "found"),
     [
-        (lambda t: t.drop_columns(["cause_pid"]), "cause_pid", "column cause_pid", "no such column"),
+        (lambda t: t.drop_columns(["cause_comm"]), "cause_comm", "column cause_comm", "no such column"),
         (lambda t: t.append_column("note", pa.nulls(2)), "note", "no further column", "column note"),
         (
             lambda t: t.rename_columns(["walk", *t.column_names[1:]]),
@@ -127,7 +135,12 @@ def test_check_keeps_the_data_and_the_metadata() -> None:
             "column walk_id",
             "column walk",
         ),
-        (lambda t: t.select([1, 0, *range(2, 10)]), "walk_id", "column walk_id", "column strategy"),
+        (
+            lambda t: t.select([1, 0, *range(2, t.num_columns)]),
+            "walk_id",
+            "column walk_id",
+            "column strategy",
+        ),
         (lambda t: t.set_column(9, "cause_pid", pa.array([1, 2])), "cause_pid", "int32", "int64"),
         (
             lambda t: t.set_column(3, "mm", pa.array([1, None], pa.uint64())),
@@ -145,6 +158,17 @@ def test_check_says_what_differs(
         TABLES["miss"].check(wrong(miss_rows()))
     assert (caught.value.table, caught.value.column) == ("miss", column)
     assert (caught.value.expected, caught.value.found) == (expected, found)
+
+
+def test_a_table_of_an_older_minor_version_gets_the_columns_that_came_later() -> None:
+    new = miss_rows()
+    old = new.select(new.column_names[:10]).replace_schema_metadata({"replay.schema": "miss/1.0"})
+    read = TABLES["miss"].check(TABLES["miss"].upgraded(old))
+    assert read.select(new.column_names[:10]).to_pylist() == old.to_pylist()
+    assert all(read[name].null_count == 2 for name in new.column_names[10:])
+    for version in ("miss/0.0", "miss/1.1", "walk/1.0"):
+        other = old.replace_schema_metadata({"replay.schema": version})
+        assert TABLES["miss"].upgraded(other) is other
 
 
 def test_check_names_the_version_that_wrote_the_table() -> None:
@@ -183,7 +207,7 @@ def test_cast_does_not_bend_values(column: str, values: pa.Array) -> None:
 def test_parquet_keeps_schema_version_and_descriptions(tmp_path: Path) -> None:
     pq.write_table(TABLES["miss"].check(miss_rows()), tmp_path / "miss.parquet")
     read = pq.read_table(tmp_path / "miss.parquet")
-    assert read.schema.metadata[b"replay.schema"] == b"miss/1.0"
+    assert read.schema.metadata[b"replay.schema"] == b"miss/1.1"
     assert read.schema.field("vm_end").metadata[b"unit"] == b"bytes"
     assert read.schema.field("cause_pid").metadata[b"null"] == b"not found in the capture"
     assert TABLES["miss"].check(read).equals(miss_rows())
