@@ -28,7 +28,7 @@ from replay.quality import limits
 from replay.splits import audit
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
 from replay.timing import predict_loops, predict_walks
-from replay.victims import waits
+from replay.victims import lost, waits
 from schemas import TABLES
 from schemas.errors import MissingEventsError
 
@@ -51,8 +51,8 @@ class Analysis:
     """Result of ``analyze``.
 
     Attributes:
-        tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``wait``, ``tree``,
-            ``split``, ``population``, ``refusal``, ``family``, ``family_growth``, ``rmap_item``, ``avc``,
+        tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``wait``, ``lost``,
+            ``tree``, ``split``, ``population``, ``refusal``, ``family``, ``family_growth``, ``rmap_item``, ``avc``,
             ``vma``: each as ``schemas.TABLES`` describes it.
     """
 
@@ -133,6 +133,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "loop": loop,
         "miss": missed_because(exact.replayed.miss, exact, events, comms),
         "wait": wait,
+        "lost": lost(wait, walk, fit),
         "tree": audited.tree,
         "split": audited.split,
         "population": audited.population,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replay.exact import Exact
+    from replay.timing import Fit
 
 _READ_OR_WRITE: Final = 6
 _WRITE: Final = 4
@@ -70,6 +71,59 @@ def waits(
             *("walk_id", "behind_walks_ns"),
         )
     )
+
+
+def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFrame:
+    """Table ``lost``: one row for observed, one for each strategy; empty where nobody waited.
+
+    A wait is as long as its walks hold the lock: its part behind walks is taken to change as the walk that it
+    overlaps longest does. Waits that a slower walk would add are not known, and not counted.
+
+    Args:
+        wait: Table ``wait``.
+        walk: Table ``walk`` with its predictions.
+        fit: The fit that these are from.
+    """
+    writers = wait.filter(pl.col("is_write") & pl.col("end_ns").is_not_null())
+    took, behind = pl.col("end_ns") - pl.col("ts_ns"), pl.col("behind_walks_ns")
+    observed = writers.select(
+        strategy=pl.lit("observed"),
+        waits=pl.len().cast(pl.Int64),
+        lost_ns=took.sum(),
+        behind_walks_ns=behind.sum(),
+        lost_least_ns=pl.lit(None, pl.Int64),
+        lost_most_ns=pl.lit(None, pl.Int64),
+        evidence=pl.lit("observed"),
+    )
+    if writers.is_empty():
+        return observed.clear()
+    names = walk.filter(pl.col("strategy") != "observed").select(
+        pl.col("strategy").unique(maintain_order=True)
+    )
+    told = walk.select(
+        "walk_id", "strategy", factor=pl.col("predicted_ns") / (pl.col("end_ns") - pl.col("ts_ns"))
+    )
+    low, high = (fit.low, fit.high) if fit is not None else (1.0, 1.0)
+    stays, changes = (took - behind).sum(), behind * pl.col("factor")
+    known = (pl.col("factor").is_not_null() | (behind == 0)).all()
+
+    def sums(part: pl.Expr, fixed: pl.Expr | int) -> pl.Expr:
+        return pl.when(known).then((fixed + part.sum()).round().cast(pl.Int64))
+
+    predicted = (
+        writers.join(names, how="cross")
+        .join(told, on=["walk_id", "strategy"], how="left", maintain_order="left")
+        .group_by("strategy", maintain_order=True)
+        .agg(
+            waits=pl.len().cast(pl.Int64),
+            lost_ns=sums(changes, stays),
+            behind_walks_ns=sums(changes, 0),
+            lost_least_ns=sums(changes * low, stays),
+            lost_most_ns=sums(changes * high, stays),
+            evidence=pl.lit("predicted"),
+        )
+    )
+    return pl.concat([observed, predicted])
 
 
 def _offset(paired: pl.DataFrame, known: pl.DataFrame) -> int:

@@ -316,4 +316,28 @@ WAIT: Final = Table(
     ),
 )
 
-TABLES: Final = (SUMMARY, OTHER_KERNEL, WALK, LOOP, MISS, WAIT)
+_NO_FIT = "no fit, or not for all walks that tasks waited behind"
+_LOST = "replay: victims"
+
+LOST: Final = Table(
+    name="lost",
+    version="1.0",
+    doc="What tasks that wait to change anon_vma families' trees lose together, under one strategy or "
+    "observed: the waits of the capture, their parts behind walks as much shorter or longer as these walks.",
+    columns=(
+        text("strategy", STRATEGY_DOC, "replay: strategies"),
+        count("waits", "Waits of writers whose end is in the capture.", "table wait"),
+        nanoseconds("lost_ns", "Sum of the waits; a strategy: predicted.", _LOST, null=_NO_FIT),
+        nanoseconds("behind_walks_ns", "The part of it behind walks.", _LOST, null=_NO_FIT),
+        nanoseconds(
+            "lost_least_ns",
+            "With the low end of the fit's interval, between whose ends 90 % of the fitted walks lie.",
+            _LOST,
+            null=f"observed, or {_NO_FIT}",
+        ),
+        nanoseconds("lost_most_ns", "With its high end.", _LOST, null=f"observed, or {_NO_FIT}"),
+        text("evidence", "observed or predicted.", _LOST),
+    ),
+)
+
+TABLES: Final = (SUMMARY, OTHER_KERNEL, WALK, LOOP, MISS, WAIT, LOST)

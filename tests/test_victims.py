@@ -11,7 +11,8 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from replay.exact import replay_exact
 from replay.families import one_by_one, roots
-from replay.victims import waits
+from replay.timing import Fit
+from replay.victims import lost, waits
 
 VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tiny.dat"
 RWSEM = 8  # offset of rwsem in struct anon_vma of that kernel, by its BTF
@@ -62,3 +63,34 @@ def test_roots_equal_the_kernels_own_pointer() -> None:
     right = (both["anon_vma_root"] == both["root"]).mean()
     # families that are older than the capture have a root that no event shows
     assert right == pytest.approx(1.0, abs=0.01)
+
+
+def test_what_is_lost_behind_a_walk_shrinks_as_the_walk_does() -> None:
+    wait = pl.DataFrame(
+        {
+            # 100 ns, of them 80 behind walk 0; 50 ns behind nothing; a reader; a wait without end
+            "ts_ns": [0, 200, 300, 400],
+            "end_ns": [100, 250, 390, None],
+            "is_write": [True, True, False, True],
+            "walk_id": [0, None, 0, 0],
+            "behind_walks_ns": [80, 0, 90, 0],
+        }
+    )
+    walk = pl.DataFrame(
+        {
+            "walk_id": [0, 0, 0, 0],
+            "strategy": ["observed", "full", "linear", "mine"],
+            "ts_ns": [0, 0, 0, 0],
+            "end_ns": [1000, 1000, 1000, 1000],
+            "predicted_ns": [None, 1000, 100, None],
+        }
+    )
+    fitted = Fit((0.0, 0.0, 1.0, 0.0), 0.5, 2.0, 20, 0.1, 1.0)
+    columns = ["strategy", "waits", "lost_ns", "behind_walks_ns", "lost_least_ns", "lost_most_ns"]
+    assert lost(wait, walk, fitted).select(columns).rows() == [
+        ("observed", 2, 150, 80, None, None),
+        ("full", 2, 150, 80, 110, 230),
+        ("linear", 2, 78, 8, 74, 86),
+        ("mine", 2, None, None, None, None),
+    ]
+    assert lost(wait.clear(), walk, fitted).is_empty()
