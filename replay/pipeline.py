@@ -52,8 +52,8 @@ class Analysis:
 
     Attributes:
         tables: ``capture``, ``quality``, ``summary``, ``walk``, ``loop``, ``miss``, ``wait``, ``lost``,
-            ``tree``, ``split``, ``population``, ``refusal``, ``family``, ``family_growth``, ``rmap_item``, ``avc``,
-            ``vma``: each as ``schemas.TABLES`` describes it.
+            ``tree``, ``split``, ``population``, ``refusal``, ``family``, ``family_growth``, ``rmap_item``,
+            ``avc``, ``vma``: each as ``schemas.TABLES`` describes it.
     """
 
     tables: dict[str, pa.Table]
