@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from captures.canonical import syscall_names
 from captures.matching import Match, match_all
-from captures.questions import QUESTIONS, Need, Question
+from captures.questions import OF_MIGRATIONS, QUESTIONS, WALK, Need, Question
 from captures.recipes import KERNELS
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ class Holdings:
             for each in self.matches
         )
 
+    def tells_migrations(self) -> bool:
+        """Whether stock events tell of migrations of KSM folios, and no probe does of walks."""
+        stock = all(self.meets(need) for need in OF_MIGRATIONS)
+        return stock and not self.meets(WALK) and not self.has_losses
+
     def is_known(self, need: Need) -> bool:
         """Whether the capture knows the event, occurring or not."""
         return self.meets(replace(need, occurs=False))
@@ -132,9 +137,11 @@ def _answer(question: Question, holdings: Holdings, given: Mapping[str, Answer])
     below = [given[name] for name in question.basis]
     lacking = tuple(dict.fromkeys(need.label for need in (*unmet, *helps) if not holdings.is_known(need)))
     worst = max(below, key=lambda each: GRADES.index(each.grade), default=None)
+    if question.modelled and holdings.tells_migrations():
+        return Answer(question, "modelled", question.modelled, lacking)
     if unmet:
         return Answer(question, "not", _unmet_reason(unmet, holdings), lacking)
-    if worst is not None and worst.grade == "not":
+    if worst is not None and worst.grade in ("not", "modelled"):
         return Answer(question, "not", f"There is no answer to: {worst.question.name}.", lacking)
     reasons = [] if question.assumes is None else [question.assumes]
     reasons += dict.fromkeys(need.without for need in helps)

@@ -54,6 +54,7 @@ class Question:
         helps: What makes the answer exact; lacking, something is assumed.
         basis: Questions that this answer rests on: it is no better than theirs.
         assumes: What is assumed whatever the capture holds, as a sentence; None: nothing.
+        modelled: What stock events answer without probes (``OF_MIGRATIONS``), as a sentence; None: nothing.
         is_check: Only for checking replay itself: nobody else has to record it.
     """
 
@@ -64,15 +65,29 @@ class Question:
     helps: tuple[Need, ...] = ()
     basis: tuple[str, ...] = ()
     assumes: str | None = None
+    modelled: str | None = None
     is_check: bool = False
 
 
 _ENTRY: Final = {"is_return": False}
 _RETURN: Final = {"is_return": True}
-_WALK: Final = Need("ksmprobe:rmap_walk_ksm", "ev_walk", _ENTRY, occurs=True)
+WALK: Final = Need("ksmprobe:rmap_walk_ksm", "ev_walk", _ENTRY, occurs=True)
 _WALK_RETURN: Final = Need("ksmprobe:rmap_walk_ksm_ret", "ev_walk", _RETURN, occurs=True)
 _CALLER: Final = Need(
     "ksmprobe:rmap_walk_ksm", "ev_walk", _ENTRY, "rmap_one", without="Who asked for a walk is not known."
+)
+OF_MIGRATIONS: Final = (
+    Need("ksm:ksm_merge_with_ksm_page", "ev_merge", occurs=True),
+    Need("migrate:set_migration_pte", "ev_migration_pte", {"is_set": True}, occurs=True),
+    Need("migrate:remove_migration_pte", "ev_migration_pte", {"is_set": False}, occurs=True),
+    Need("syscalls:sys_enter_*", "ev_syscall", {"is_exit": False}),
+    Need("syscalls:sys_exit_*", "ev_syscall", {"is_exit": True}),
+    Need("exceptions:page_fault_user", "ev_fault", {"is_user": True}),
+)
+"""What tells of migrations of KSM folios without probes."""
+_MODELLED: Final = (
+    "Of migrations whose rmap_items stock events determine, over trees rebuilt from system calls by the "
+    "kernel's rules."
 )
 _STALE: Final = "An rmap_item counts as listed even after ksmd took it off its stable node."
 _INFERRED: Final = "Which pages a walk found mapped is inferred from merges, forks, faults and system calls."
@@ -83,7 +98,7 @@ QUESTIONS: Final = (
         "walks",
         "which walks of rmap_walk_ksm() ran, who asked for them, and how long each took",
         exact="Entry and return of every walk are recorded.",
-        ways=((_WALK, _WALK_RETURN),),
+        ways=((WALK, _WALK_RETURN),),
         helps=(_CALLER,),
     ),
     Question(
@@ -96,10 +111,11 @@ QUESTIONS: Final = (
                 Need("ksmprobe:avc_remove", "ev_avc", {"is_insert": False}),
                 Need("ksmprobe:avc_insert", "ev_avc", {"is_insert": True}, "anon_pgoff", kernel="7.3"),
                 Need("ksmprobe:stable_tree_append", "ev_append"),
-                _WALK,
+                WALK,
                 _WALK_RETURN,
             ),
         ),
+        modelled=_MODELLED,
         helps=(
             Need("ksmprobe:remove_rmap_item_from_tree", "ev_item_remove", _ENTRY, without=_STALE),
             Need("ksmprobe:remove_rmap_item_from_tree_ret", "ev_item_remove", _RETURN, without=_STALE),
@@ -111,6 +127,7 @@ QUESTIONS: Final = (
         "where a walk ends early, because rmap_one() or done() says so",
         exact="Migration entries and mapcounts are recorded; of walks for reclaim and aging it is inferred.",
         ways=((_CALLER,),),
+        modelled=_MODELLED,
         helps=(
             Need("migrate:set_migration_pte", "ev_migration_pte", {"is_set": True}, without=_INFERRED),
             Need("migrate:remove_migration_pte", "ev_migration_pte", {"is_set": False}, without=_INFERRED),
@@ -122,6 +139,7 @@ QUESTIONS: Final = (
         "misses",
         "which mappings each strategy finds, and which it misses",
         exact="What maps and unmaps merged pages is recorded.",
+        modelled=_MODELLED,
         helps=(
             Need("ksm:ksm_merge_with_ksm_page", "ev_merge", without="When a page was merged is inferred."),
             Need("exceptions:page_fault_user", "ev_fault", {"is_user": True}, without=_UNSEEN),
@@ -146,6 +164,7 @@ QUESTIONS: Final = (
         "causes",
         "which system call made a mapping be missed",
         exact="The system calls that change VMAs are recorded.",
+        modelled=_MODELLED,
         ways=(
             (
                 Need("syscalls:sys_enter_*", "ev_syscall", {"is_exit": False}),
@@ -173,7 +192,7 @@ QUESTIONS: Final = (
     Question(
         "time",
         "how long each strategy would take",
-        ways=((_WALK, _WALK_RETURN),),
+        ways=((WALK, _WALK_RETURN),),
         assumes="Fitted to the durations of the walks that ran, where they tell what an iteration costs.",
         basis=("iterations",),
     ),
