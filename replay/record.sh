@@ -7,6 +7,7 @@
 #     sh record.sh [COMMAND [ARGUMENT]...]   record while COMMAND runs; else until Ctrl-C
 #     sh record.sh --clean                   take away what a killed recording left
 #
+# In the environment: FORCE=1 replaces a capture; BUFFER_MIB, of each CPU.
 # Exits with the status of COMMAND; 125: nothing was recorded, or not all; 130: interrupted.
 set -fu
 TRACEFS=${TRACEFS:-/sys/kernel/tracing}
@@ -206,7 +207,11 @@ stop_recorder() {
     ended=$?
     RECORDER=''
     case $ended in
-    0 | 130) [ -s "$OUTPUT" ] && return ;; # perf ends itself with the signal that it was sent
+    0 | 130) # perf ends itself with the signal that it was sent
+        ! grep -q -E 'overrun: [1-9]|[1-9][0-9]* events lost|lost [1-9][0-9]* chunks' "$WORK/log" ||
+            say "the buffer lost events: record again with BUFFER_MIB=$((BUFFER_MIB * 4)) (--buffer), or less load"
+        [ -s "$OUTPUT" ] && return
+        ;;
     esac
     printf 'replay: %s\n  %s\n  %s\n' "$TOOL ended with status $ended" \
         "$(tail -n 3 "$WORK/log" | tr '\n' ' ')" "the last lines that it printed are above" >&2

@@ -53,7 +53,7 @@ def _settings(options: RecordOptions, probes: Mapping[str, list[Definition]]) ->
         f"OUTPUT={shlex.quote(str(options.output))}",
         f"FORCE=${{FORCE:-{'1' if options.force else ''}}}",
         f"SECONDS_AT_MOST={'' if options.duration is None else f'{options.duration:g}'}",
-        f"BUFFER_MIB={options.buffer_mib} # of each CPU",
+        f"BUFFER_MIB=${{BUFFER_MIB:-{options.buffer_mib}}} # of each CPU",
         f"FUNCTIONS={shlex.quote('|'.join(functions))}",
     ]
 

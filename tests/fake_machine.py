@@ -38,6 +38,7 @@ while not ended:
 (tracefs / "tracing_on").write_text("0\\n")
 for each in tracefs.glob("events/*/*/enable"):
     each.write_text("0\\n")
+print(os.environ.get("FAKE_SAYS", ""))
 shutil.copy(os.environ["FAKE_CAPTURE"], sys.argv[sys.argv.index("-o") + 1])
 """
 

@@ -263,12 +263,16 @@ def test_a_capture_that_lost_events_is_an_error(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "replay", "record", "--duration", "0.2"],
         cwd=on.folder,
-        env=on.environment | {"FAKE_CAPTURE": str(lossy)},
+        env=on.environment | {"FAKE_CAPTURE": str(lossy), "FAKE_SAYS": "CPU: 0\nentries: 7\noverrun: 12"},
         stderr=subprocess.PIPE,
         text=True,
     )
     _, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 5
+    # As the script says by itself, where there is no replay.
+    assert (
+        "replay: the buffer lost events: record again with BUFFER_MIB=256 (--buffer), or less load" in stderr
+    )
     what, where, hint = stderr.splitlines()[-3:]
     assert re.match(r"replay: the buffer lost (\d+|some) events: what follows", what)
     assert where == f"  {on.folder / 'trace.dat'}"
