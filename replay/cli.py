@@ -117,6 +117,10 @@ def analyze(
     bundle: Annotated[
         Path | None, typer.Option("--bundle", metavar="FILE.zip", help="Write everything as one zip, too.")
     ] = None,
+    max_size: Annotated[
+        str,
+        typer.Option("--max-size", metavar="SIZE", help="Largest report.html; figures show what fits."),
+    ] = "2M",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing result folder.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -134,6 +138,7 @@ def analyze(
     out.check_folder(folder, force=force)
     cli_results.check_bundle(bundle, force=force)
     kinds = cli_results.redacted_kinds(redact)
+    max_bytes = cli_results.page_bytes(max_size)
     options = AnalyzeOptions(evidence=evidence, kernel_rules=kernel_rules, walks=walks)
     if strategy is not None:
         options = replace(options, strategies=tuple(strategy))
@@ -145,10 +150,10 @@ def analyze(
 
     from reports import write_reports
 
-    paths = write_reports(tables, folder, force=force)
+    paths = write_reports(tables, folder, force=force, max_bytes=max_bytes)
     emit(_render(tables, format_, paths.html))
     sys.stderr.write(f"wrote {printable(str(folder))}\n")
-    cli_results.write_bundle(tables, bundle)
+    cli_results.write_bundle(tables, bundle, max_bytes)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -151,6 +152,18 @@ def finished(
     return provenance.stamp(redact(tables, kinds), None)
 
 
+def page_bytes(text: str) -> int:
+    """Bytes of a size such as ``900k`` or ``5M``, in powers of 1000 as trackers count.
+
+    Raises:
+        UsageError: It is no such size.
+    """
+    match = re.fullmatch(r"([0-9]+)([kKmM]?)B?", text.strip())
+    if match is None or not int(match[1]):
+        raise UsageError(f"{text!r} is not a size", where="--max-size SIZE", hint="for example 900k or 5M")
+    return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6}[match[2].lower()]
+
+
 def check_bundle(bundle: Path | None, *, force: bool) -> None:
     """See that ``--bundle`` can be written, before the work.
 
@@ -163,7 +176,7 @@ def check_bundle(bundle: Path | None, *, force: bool) -> None:
         check_file(bundle, force=force)
 
 
-def write_bundle(tables: Mapping[str, pa.Table], bundle: Path | None) -> None:
+def write_bundle(tables: Mapping[str, pa.Table], bundle: Path | None, max_bytes: int) -> None:
     """Write ``--bundle``, and say where it can be attached.
 
     Raises:
@@ -174,6 +187,6 @@ def write_bundle(tables: Mapping[str, pa.Table], bundle: Path | None) -> None:
     from replay.plot import write_file
     from reports.bundle import make_bundle, where_it_fits
 
-    content = make_bundle(tables)
+    content = make_bundle(tables, max_bytes)
     write_file(bundle, content)
     sys.stderr.write(f"wrote {printable(str(bundle))}: {where_it_fits(len(content))}\n")

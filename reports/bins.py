@@ -58,9 +58,9 @@ class TimeAxis:
     bins: int
 
     @classmethod
-    def over(cls, start_ns: int, end_ns: int) -> TimeAxis:
-        """Bins over ``[start_ns, end_ns]``, at most `TIME_BINS`."""
-        width = max(1, -(-(end_ns - start_ns + 1) // TIME_BINS))
+    def over(cls, start_ns: int, end_ns: int, detail: float = 1) -> TimeAxis:
+        """Bins over ``[start_ns, end_ns]``, at most ``detail`` times `TIME_BINS`."""
+        width = max(1, -(-(end_ns - start_ns + 1) // round(TIME_BINS * detail)))
         return cls(start_ns, width, max(1, -(-(end_ns - start_ns + 1) // width)))
 
     def of(self, column: str) -> pl.Expr:
@@ -108,15 +108,18 @@ def walks_by_time(walk: pa.Table, axis: TimeAxis) -> list[tuple[int, int]]:
     return list(once.group_by(axis.of("ts_ns")).len().sort("ts_ns").iter_rows())
 
 
-def merged_spans(rows: pl.DataFrame, start_ns: int, end_ns: int) -> list[tuple[int, int, int, int]]:
+def merged_spans(
+    rows: pl.DataFrame, start_ns: int, end_ns: int, detail: float = 1
+) -> list[tuple[int, int, int, int]]:
     """Spans of time that begin close together as one: begin, end, how many, what they take together (ns).
 
     Args:
         rows: ``ts_ns`` and ``end_ns``, no nulls.
         start_ns: Start of the time drawn.
         end_ns: End of the time drawn.
+        detail: Factor on `MAX_SPANS`.
     """
-    width = max(1, (end_ns - start_ns) // MAX_SPANS)
+    width = max(1, (end_ns - start_ns) // round(MAX_SPANS * detail))
     merged = (
         rows.group_by(((pl.col("ts_ns") - start_ns) // width).alias("bin"))
         .agg(

@@ -69,12 +69,13 @@ class Scene:
     loops: int
 
 
-def scene(tables: Mapping[str, pa.Table], last_ns: int) -> Scene | None:
+def scene(tables: Mapping[str, pa.Table], last_ns: int, detail: float = 1) -> Scene | None:
     """The anon_vma with most missed mappings, or else with most loops; None: none has loops and VMAs.
 
     Args:
         tables: Tables ``avc``, ``vma``, ``rmap_item``, ``loop`` and ``miss``.
         last_ns: Time of the last event of the capture.
+        detail: Factor on `MAX_BOXES` and `MAX_MARKS`.
     """
     loop = _read(
         tables["loop"],
@@ -94,7 +95,7 @@ def scene(tables: Mapping[str, pa.Table], last_ns: int) -> Scene | None:
     lives = lives.filter(pl.col("last") >= low, pl.col("first") <= high)
     ordered = pl.concat([lives["born"], lives["died"], items["born_ts_ns"], loop["ts_ns"]]).sort()
     start, end = int(ordered[0]), int(ordered[-1])
-    axes = _Axes(start, end, low, high)
+    axes = _Axes(start, end, low, high, detail)
     merges = items.select(ts="born_ts_ns", page="linear_page_index", first="linear_page_index")
     merges = merges.filter(pl.col("page").is_between(low, high))
     missed = _missed(miss, items)
@@ -123,6 +124,7 @@ class _Axes:
     end: int
     low: int
     high: int
+    detail: float
 
     def boxes(self, lives: pl.DataFrame) -> list[dict[str, Any]]:
         """VMAs that begin, end and lie at about the same place as one."""
@@ -148,7 +150,7 @@ class _Axes:
                 )
                 .sort("born", "died", "first")
             )
-            if len(grouped) <= MAX_BOXES:
+            if len(grouped) <= MAX_BOXES * self.detail:
                 break
         return grouped.drop("b", "d", "p", "pages").to_dicts()
 
@@ -166,7 +168,7 @@ class _Axes:
                 .agg(pl.all().first(), pl.len().alias("n"))
                 .drop("t", "p", "f")
             )
-            if len(grouped) <= MAX_MARKS:
+            if len(grouped) <= MAX_MARKS * self.detail:
                 break
         return grouped.to_dicts()
 

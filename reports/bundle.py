@@ -24,11 +24,12 @@ _LIMITS: Final = (("a GitHub issue", 25 * 2**20), ("a gitlab.com issue", 100 * 2
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
-def make_bundle(tables: Mapping[str, pa.Table]) -> bytes:
+def make_bundle(tables: Mapping[str, pa.Table], max_bytes: int = page.MAX_BYTES) -> bytes:
     """Make the zip.
 
     Args:
         tables: Result tables by name.
+        max_bytes: Largest page.
 
     Returns:
         A zip of ``report.txt``, ``report.md``, ``report.html``, ``summary.json``, ``tables/*.parquet`` and
@@ -39,7 +40,7 @@ def make_bundle(tables: Mapping[str, pa.Table]) -> bytes:
     content = {
         "report.txt": text.text_of(facts, parts, report="report.html").encode("ascii"),
         "report.md": markdown.markdown_of(facts, parts).encode(),
-        "report.html": page.page_of(facts, parts, tables).encode(),
+        "report.html": page.page_of(facts, parts, tables, max_bytes).encode(),
         "summary.json": summary_json.json_of(facts, parts).encode("ascii"),
     }
     for name, table in tables.items():

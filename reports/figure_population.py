@@ -21,12 +21,12 @@ _LEAST: Final = 0.02
 """Trees that never have this share of the biggest one's VMAs are not drawn."""
 
 
-def draw(avc: pa.Table, walk: pa.Table, facts: Facts) -> Figure | None:
+def draw(avc: pa.Table, walk: pa.Table, facts: Facts, detail: float) -> Figure | None:
     """VMAs alive on the biggest anon_vmas over time, with the walks marked below."""
     first, last = facts.capture["first_ts_ns"], facts.capture["last_ts_ns"]
     if first is None or last is None:
         return None
-    axis = TimeAxis.over(first, last)
+    axis = TimeAxis.over(first, last, detail)
     found = populations(avc, axis)
     if not found:
         return None

@@ -33,12 +33,12 @@ _MANY: Final = "rgba(128,140,152,0.36)"
 _EDGE: Final = "rgba(120,132,144,0.75)"
 
 
-def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
+def draw(tables: Mapping[str, pa.Table], facts: Facts, detail: float) -> Figure | None:
     """The anon_vma with most missed mappings, else most loops; None: nothing is known of any."""
     origin, last = facts.capture["first_ts_ns"], facts.capture["last_ts_ns"]
     if origin is None or last is None:
         return None
-    seen = scene(tables, last)
+    seen = scene(tables, last, detail)
     if seen is None:
         return None
     names = [name for name in facts.strategies if name in seen.lookups][:MAX_PANELS]

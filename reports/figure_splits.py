@@ -23,7 +23,7 @@ MAX_KINDS: Final = 6
 MAX_POINTS: Final = 300
 
 
-def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
+def draw(tables: Mapping[str, pa.Table], facts: Facts, detail: float) -> Figure | None:
     """A line for each kind of call: the VMAs that it had added so far; None: nothing is known."""
     origin, last = facts.capture["first_ts_ns"], facts.capture["last_ts_ns"]
     if facts.splits is None or origin is None or last is None:
@@ -39,7 +39,8 @@ def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
         .sort(["most", "name"], descending=[True, False])
     )
     names = most["name"].head(MAX_KINDS).to_list()
-    width = max(1, (last - origin) // MAX_POINTS)
+    points = max(10, round(MAX_POINTS * detail))
+    width = max(1, (last - origin) // points)
     data, rows = [], []
     for place, name in enumerate(names):
         own = frame.filter(name=name).sort("ts_ns", maintain_order=True)
@@ -67,7 +68,7 @@ def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
         title=f"VMAs that calls of each kind had added to the tree of anon_vma {tree['anon_vma']:#x}",
         caption=[
             "Insertions less removals; below 0: the calls took VMAs away. "
-            f"At most {MAX_POINTS} points a line: the last within each.",
+            f"At most {points} points a line: the last within each.",
             *(
                 [f"{left_out} more kind{'s' if left_out > 1 else ''} of calls changed it less."]
                 if left_out

@@ -28,7 +28,7 @@ _BEHIND: Final = OKABE_ITO[0]
 _OTHER: Final = "#8b949e"
 
 
-def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
+def draw(tables: Mapping[str, pa.Table], facts: Facts, detail: float) -> Figure | None:
     """Waits to change trees as boxes in time, below the walks; None: nobody waited, as far as it is known."""
     origin, waits = facts.capture["first_ts_ns"], facts.waits
     if origin is None or waits is None or not waits.count:
@@ -41,7 +41,7 @@ def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
     end = max(value for value in (frame["end_ns"].max(), walks["end_ns"].max()) if isinstance(value, int))
     names = ["walks", *(f"{row['comm'] or '?'} {row['doing'] or ''}".strip() for row in shown)]
     lanes = len(names)
-    data = _lane(walks, lanes - 1, _WALKS, "walk", (start, end, origin))
+    data = _lane(walks, lanes - 1, _WALKS, "walk", (start, end, origin), detail)
     for place, row in enumerate(shown):
         own = frame.filter(pl.col("comm").eq_missing(row["comm"]), pl.col("doing").eq_missing(row["doing"]))
         behind = pl.col("behind_walks_ns") * 2 >= pl.col("end_ns") - pl.col("ts_ns")
@@ -49,7 +49,7 @@ def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
             (own.filter(behind), _BEHIND, "wait behind a walk"),
             (own.filter(~behind), _OTHER, "other wait"),
         ):
-            data += _lane(rows, lanes - 2 - place, colour, words, (start, end, origin))
+            data += _lane(rows, lanes - 2 - place, colour, words, (start, end, origin), detail)
     seen: set[str] = set()
     for trace in data:
         trace["showlegend"] = trace["name"] not in seen
@@ -89,10 +89,10 @@ def draw(tables: Mapping[str, pa.Table], facts: Facts) -> Figure | None:
 
 
 def _lane(
-    rows: pl.DataFrame, height: int, colour: str, words: str, span: tuple[int, int, int]
+    rows: pl.DataFrame, height: int, colour: str, words: str, span: tuple[int, int, int], detail: float
 ) -> list[dict[str, Any]]:
     start, end, origin = span
-    spans = merged_spans(rows, start, end)
+    spans = merged_spans(rows, start, end, detail)
     if not spans:
         return []
     hover = [

@@ -22,7 +22,7 @@ from reports import facts as report_facts
 from reports import markdown, text, words
 from reports.escape import script_json
 from reports.sections import sections
-from schemas.errors import printable
+from schemas.errors import OutputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 _ASSETS: Final = files("reports") / "assets"
 COMMAND_KEY: Final = b"replay.command"
+MAX_BYTES: Final = 2_000_000
+"""Largest page, unless another size is asked for."""
+
+DETAILS: Final = (8, 4, 2, 1, 1 / 2, 1 / 4, 1 / 8)
+"""Factors on the parts that figures have, tried until the page is small enough."""
 
 
 def render_page(tables: Mapping[str, pa.Table]) -> str:
@@ -47,9 +52,40 @@ def render_page(tables: Mapping[str, pa.Table]) -> str:
     return page_of(facts, sections(tables, facts), tables)
 
 
-def page_of(facts: report_facts.Facts, parts: Sequence[Section], tables: Mapping[str, pa.Table]) -> str:
-    """As `render_page`, from facts and sections already made."""
-    views = [_section(part) for part in parts]
+def page_of(
+    facts: report_facts.Facts,
+    parts: Sequence[Section],
+    tables: Mapping[str, pa.Table],
+    max_bytes: int = MAX_BYTES,
+) -> str:
+    """As `render_page`, from facts and sections already made.
+
+    The figures have fewer parts than usual where the page would be larger than ``max_bytes``, and more where
+    more than `MAX_BYTES` is asked for; the page says so.
+
+    Raises:
+        OutputError: The page is larger whatever the figures show.
+    """
+    for detail in DETAILS:
+        if detail <= max(1, max_bytes / MAX_BYTES):
+            page = _page(facts, parts, tables, detail, max_bytes)
+            if len(page.encode()) <= max_bytes:
+                return page
+    raise OutputError(
+        f"the page takes {len(page.encode()):,} bytes or more",
+        path="report.html",
+        hint=f"--max-size asked for at most {max_bytes:,}: allow more",
+    )
+
+
+def _page(
+    facts: report_facts.Facts,
+    parts: Sequence[Section],
+    tables: Mapping[str, pa.Table],
+    detail: float,
+    max_bytes: int,
+) -> str:
+    views = [_section(part, detail) for part in parts]
     drawn = [figure for view in views for figure in view["figures"]]
     return _render(
         "page.html",
@@ -63,6 +99,7 @@ def page_of(facts: report_facts.Facts, parts: Sequence[Section], tables: Mapping
         text_form=escape(text.text_of(facts, parts)),
         markdown_form=escape(markdown.markdown_of(facts, parts)),
         command=_command(tables["capture"], facts),
+        detail=_detail(detail, max_bytes),
     )
 
 
@@ -89,8 +126,8 @@ def _render(template: str, drawn: Sequence[Figure], **values: Any) -> str:
     )
 
 
-def _section(part: Section) -> dict[str, Any]:
-    drawn = [figure for draw in part.draw if (figure := draw()) is not None]
+def _section(part: Section, detail: float) -> dict[str, Any]:
+    drawn = [figure for draw in part.draw if (figure := draw(detail)) is not None]
     return {
         "name": part.name,
         "title": part.title,
@@ -100,6 +137,14 @@ def _section(part: Section) -> dict[str, Any]:
         "grids": part.grids,
         "empty": part.empty if not drawn and not part.grids else "",
     }
+
+
+def _detail(detail: float, max_bytes: int) -> str:
+    """What was done to the figures for the size of the page; empty: nothing."""
+    if detail == 1:
+        return ""
+    times = f"{detail} times" if detail > 1 else f"1/{round(1 / detail)} of"
+    return f"Figures show up to {times} the usual number of parts: this page may have {max_bytes:,} bytes."
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

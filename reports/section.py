@@ -22,7 +22,8 @@ class Section:
         sentences: What it says first; ends the heading's suspense with numbers of the tables.
         lines: The same for plain text and mail, one item a line; empty: it is not in the text report.
         grids: Its tables.
-        draw: What draws its figures, when a document wants them; None: there is nothing to draw.
+        draw: What draws its figures, when a document wants them, with a detail: 1 as usual, less for fewer
+            parts, more for more; None: there is nothing to draw.
         empty: What the page says where there is neither table nor figure.
         in_text: Heading of the lines, or of the tables, in the text report.
         as_tables: The text report shows the tables, not the lines.
@@ -33,7 +34,7 @@ class Section:
     sentences: Sequence[str] = ()
     lines: Sequence[str] = ()
     grids: Sequence[Grid] = ()
-    draw: Sequence[Callable[[], Figure | None]] = ()
+    draw: Sequence[Callable[[float], Figure | None]] = ()
     empty: str = ""
     in_text: str = ""
     as_tables: bool = False

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from reports.distribution import Distribution
     from reports.facts import Facts
     from reports.figure import Figure
+    from reports.figure_distribution import Measure
 
 
 def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
@@ -56,7 +58,7 @@ def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
 
 def figures(tables: Mapping[str, pa.Table], facts: Facts) -> list[Figure]:
     """Every figure for which the tables hold something to draw, in the order of the page."""
-    drawn = [draw() for section in sections(tables, facts) for draw in section.draw]
+    drawn = [draw(1) for section in sections(tables, facts) for draw in section.draw]
     return [figure for figure in drawn if figure is not None]
 
 
@@ -120,7 +122,7 @@ def _why(tables: Mapping[str, pa.Table], facts: Facts) -> Section:
         in_text="What made the mappings be missed:",
         grids=grids,
         draw=[
-            partial(figure_why.draw, facts.examples, facts),
+            lambda _: figure_why.draw(facts.examples, facts),
             partial(figure_space.draw, tables, facts),
         ],
     )
@@ -134,7 +136,7 @@ def _iterations(facts: Facts) -> Section | None:
         "Iterations",
         sentences=[figure_distribution.finding(figure_distribution.ITERATIONS, facts.iterations, facts)],
         grids=[excerpts.quantiles("iterations", facts.iterations, facts, "loops", "n")],
-        draw=[partial(figure_distribution.draw, figure_distribution.ITERATIONS, facts.iterations, facts)],
+        draw=[partial(_distribution, figure_distribution.ITERATIONS, facts.iterations, facts)],
     )
 
 
@@ -147,7 +149,7 @@ def _times(facts: Facts) -> Section:
         if found:
             sentences.append(figure_distribution.finding(measure, found, facts))
             grids.append(excerpts.quantiles(measure.name, found, facts, measure.of, "ms"))
-            draw.append(partial(figure_distribution.draw, measure, found, facts))
+            draw.append(partial(_distribution, measure, found, facts))
     return Section(
         "times",
         "Lock holds and times",
@@ -156,6 +158,13 @@ def _times(facts: Facts) -> Section:
         draw=draw,
         empty="The capture holds no duration of a walk.",
     )
+
+
+def _distribution(
+    measure: Measure, found: Mapping[str, Distribution], facts: Facts, _: float
+) -> Figure | None:
+    """It has few bars, whatever the detail."""
+    return figure_distribution.draw(measure, found, facts)
 
 
 def _population(tables: Mapping[str, pa.Table], facts: Facts) -> Section:

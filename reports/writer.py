@@ -42,7 +42,9 @@ class ReportPaths:
     tables: Path
 
 
-def write_reports(tables: Mapping[str, pa.Table], out: Path, *, force: bool = False) -> ReportPaths:
+def write_reports(
+    tables: Mapping[str, pa.Table], out: Path, *, force: bool = False, max_bytes: int = page.MAX_BYTES
+) -> ReportPaths:
     """Write the reports and the tables.
 
     Everything is written into a folder beside ``out`` with a name of its own, which then takes ``out``'s
@@ -53,16 +55,17 @@ def write_reports(tables: Mapping[str, pa.Table], out: Path, *, force: bool = Fa
         out: The folder to make; the folder that it is in exists.
         force: Replace ``out`` if it is a folder that this function wrote; files that it did not write are
             never removed.
+        max_bytes: Largest page.
 
     Raises:
-        OutputError: ``out`` exists and is not to be replaced, or cannot be written.
+        OutputError: ``out`` exists and is not to be replaced, or cannot be written; or no page is that small.
     """
     target = out.resolve()
     _check(target, out, force=force)
     fresh = _beside(target, "new")
     try:
         fresh.mkdir()
-        write_into(fresh, tables, shown=str(out))
+        write_into(fresh, tables, shown=str(out), max_bytes=max_bytes)
         _put(fresh, target)
     except OSError as error:
         raise OutputError(
@@ -76,22 +79,27 @@ def write_reports(tables: Mapping[str, pa.Table], out: Path, *, force: bool = Fa
     return ReportPaths(out, html, text_file, summary, out / TABLES)
 
 
-def write_into(folder: Path, tables: Mapping[str, pa.Table], *, shown: str) -> None:
+def write_into(
+    folder: Path, tables: Mapping[str, pa.Table], *, shown: str, max_bytes: int = page.MAX_BYTES
+) -> None:
     """Write the documents and the tables into an empty folder, one after the other.
 
     Args:
         folder: The folder.
         tables: Result tables by name; those that no document is made of are only written.
         shown: Name of the folder for the text report's last line.
+        max_bytes: Largest page.
 
     Raises:
+        OutputError: No page is that small.
         OSError: Something cannot be written; the folder holds what could be.
     """
     facts = report_facts.gather(tables)
     parts = sections(tables, facts)
     report_html, report_txt, summary = DOCUMENTS
     whole = text.text_of(facts, parts, report=f"{shown}/{report_html}")
-    (folder / report_html).write_text(page.page_of(facts, parts, tables), encoding="utf-8")
+    whole_page = page.page_of(facts, parts, tables, max_bytes)
+    (folder / report_html).write_text(whole_page, encoding="utf-8")
     (folder / report_txt).write_text(whole, encoding="ascii")
     (folder / summary).write_text(summary_json.json_of(facts, parts), encoding="ascii")
     (folder / TABLES).mkdir()

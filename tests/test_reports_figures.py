@@ -23,7 +23,9 @@ from reports.bins_space import MAX_BOXES, scene
 from reports.distribution import EDGES, distributions
 from reports.example import Span, examples
 from reports.facts import gather
-from reports.sections import figures
+from reports.page import MAX_BYTES, page_of
+from reports.sections import figures, sections
+from schemas.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -332,3 +334,39 @@ def test_the_address_space_stays_small() -> None:
     assert seen is not None
     assert len(seen.boxes) <= MAX_BOXES
     assert sum(box["n"] for box in seen.boxes) == 50_000
+
+
+def test_a_page_has_the_size_that_is_asked_for_and_says_what_that_takes() -> None:
+    tables = audited_lives(20_000)
+    facts = gather(tables)
+    parts = sections(tables, facts)
+    usual = page_of(facts, parts, tables)
+    assert len(usual.encode()) < MAX_BYTES
+    assert 'id="detail"' not in usual
+    less = len(usual.encode()) - 40_000
+    small = page_of(facts, parts, tables, less)
+    assert len(small.encode()) <= less
+    assert re.search(rf"Figures show up to 1/\d of the usual number of parts: .* {less:,} bytes", small)
+    large = page_of(facts, parts, tables, 8 * MAX_BYTES)
+    assert len(usual.encode()) < len(large.encode()) <= 8 * MAX_BYTES
+    assert "Figures show up to 8 times the usual number" in large
+    with pytest.raises(OutputError, match="the page takes"):
+        page_of(facts, parts, tables, 1000)
+
+
+def audited_lives(number: int) -> dict[str, pa.Table]:
+    """The made-up capture with that many VMAs that come and go on its tree."""
+    lives = [
+        {
+            "anon_vma": ANON_VMA,
+            "first_pgoff": n * 7919 % PAGES,
+            "last_pgoff": n * 7919 % PAGES,
+            "born_ts_ns": START_NS + n * 104_729 % 4_000_000_000,
+            "died_ts_ns": START_NS + 4_000_000_000 + n * 1301 % 900_000_000,
+            "born_seq": 2 * n,
+            "died_seq": 2 * n + 1,
+            "evidence": "exact",
+        }
+        for n in range(number)
+    ]
+    return sample_tables() | {"avc": table("avc", lives)}
