@@ -109,6 +109,12 @@ def analyze(
             help="Walks: observed, or every-node (besides, what walks over every stable node would cost).",
         ),
     ] = "observed",
+    max_page_sharing: Annotated[
+        int | None,
+        typer.Option(
+            "--max-page-sharing", metavar="N", min=2, help="Say what this limit of KSM would change."
+        ),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
     redact: Annotated[
         str | None,
@@ -139,7 +145,9 @@ def analyze(
     cli_results.check_bundle(bundle, force=force)
     kinds = cli_results.redacted_kinds(redact)
     max_bytes = cli_results.page_bytes(max_size)
-    options = AnalyzeOptions(evidence=evidence, kernel_rules=kernel_rules, walks=walks)
+    options = AnalyzeOptions(
+        evidence=evidence, kernel_rules=kernel_rules, walks=walks, max_page_sharing=max_page_sharing
+    )
     if strategy is not None:
         options = replace(options, strategies=tuple(strategy))
 

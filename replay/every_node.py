@@ -72,7 +72,7 @@ def every_node(exact: Exact, events: Mapping[str, pl.DataFrame], strategies: Seq
     nodes = node_lives(exact.items, events["ev_node_remove"]).join(
         exact.trees.codes, on="anon_vma", how="left", maintain_order="left"
     )
-    asked = _timed(moments(nodes, exact, _last(events)), events).with_row_index("row")
+    asked = _timed(moments(nodes, exact, last_instant(events)), events).with_row_index("row")
     unseen = events["ev_migration_pte"].clear()
     parts = [ask(some, exact, strategies, unseen) for some in _at_once(asked)]
     pages, walk, miss = (pl.concat(each) for each in zip(*parts, strict=True))
@@ -156,7 +156,7 @@ def moments(nodes: pl.DataFrame, exact: Exact, last: int) -> pl.DataFrame:
     )
 
 
-def _last(events: Mapping[str, pl.DataFrame]) -> int:
+def last_instant(events: Mapping[str, pl.DataFrame]) -> int:
     """The last instant of the capture."""
     return max((int(frame["seq"].to_numpy().max()) for frame in events.values() if len(frame)), default=0)
 

@@ -19,9 +19,11 @@ class AnalyzeOptions:
         kernel_rules: Rules of the model, ``6.12`` or ``7.3``; None: those of the kernel in the capture.
         walks: ``observed`` (those of the capture) or ``every-node`` (besides, what a migration and a reclaim
             of every stable node would cost).
+        max_page_sharing: A limit of KSM: what it and a few others would change; None: not asked.
     """
 
     strategies: tuple[str, ...] = ("full", "addr", "vm_pgoff", "linear")
     evidence: str | None = None
     kernel_rules: str | None = None
     walks: str = "observed"
+    max_page_sharing: int | None = None

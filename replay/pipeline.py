@@ -25,6 +25,7 @@ from replay.node_tables import node_summary, node_walks
 from replay.observed import observed
 from replay.options import AnalyzeOptions
 from replay.quality import limits
+from replay.sharing import sharing
 from replay.splits import audit
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
 from replay.timing import predict_loops, predict_walks
@@ -107,7 +108,13 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     whole = exact if rebuilt.stock is None else replace(exact, items=rebuilt.stock.whole)
     every = every_node(whole, events, asked) if options.walks == EVERY_NODE else None
     walks = [captured] if every is None else [captured, node_walks(every, asked)]
+    limited = None
+    if options.max_page_sharing is not None:
+        limited = sharing(whole, events, asked, options.max_page_sharing)
+        walks.append(limited)
     timed, fit = predict_walks(pl.concat(walks, how="diagonal_relaxed"), timed_strategy(native, rule))
+    if limited is not None:
+        timed, limited = timed[: -len(limited) or None], timed[len(timed) - len(limited) :]
     loop = predict_loops(loop, fit)
     walk = timed[: len(captured)].select(captured.columns)
     own = {
@@ -154,6 +161,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
             "node_walk": timed[len(captured) :],
             "node_miss": missed_because(every.miss, exact, events, comms),
         }
+    if limited is not None:
+        frames["sharing"] = limited
     results = {
         name: TABLES[name].cast(frame.select(TABLES[name].arrow.names).to_arrow())
         for name, frame in frames.items()

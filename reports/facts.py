@@ -133,6 +133,7 @@ class Facts:
         waits: Who waited for the locks; None: the capture does not tell.
         splits: Who made the VMAs of the largest trees; None: not known.
         nodes: Table ``node_summary``; empty: nobody asked for walks over every node.
+        sharing: Table ``sharing``; empty: nobody asked for a limit.
         other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
         agreement: Table ``agreement``; empty: nobody asked, or there was nothing to compare.
     """
@@ -152,6 +153,7 @@ class Facts:
     waits: Waits | None
     splits: Splits | None
     nodes: Sequence[Mapping[str, Any]]
+    sharing: Sequence[Mapping[str, Any]]
     other: Sequence[Mapping[str, Any]]
     agreement: Sequence[Mapping[str, Any]]
 
@@ -219,6 +221,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         waits=wait_facts.waits(tables["wait"]) if "wait" in tables else None,
         splits=split_facts.splits(tables),
         nodes=tables["node_summary"].to_pylist() if "node_summary" in tables else [],
+        sharing=tables["sharing"].to_pylist() if "sharing" in tables else [],
         other=tables["other_kernel"].to_pylist() if "other_kernel" in tables else [],
         agreement=tables["agreement"].to_pylist() if "agreement" in tables else [],
     )

@@ -16,6 +16,7 @@ from reports import (
     figure_why,
     node_words,
     other_kernel_words,
+    sharing_words,
     words,
 )
 from reports.section import Section
@@ -43,6 +44,7 @@ def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
         _other_kernel(facts),
         _agreement(facts),
         _nodes(facts),
+        sharing_words.section(facts.sharing),
         _why(tables, facts),
         _iterations(facts),
         _times(facts),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reports.facts import Facts
     from reports.section import Section
 
-SCHEMA_VERSION: Final = "1.5"
+SCHEMA_VERSION: Final = "1.6"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -33,7 +33,7 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
     in ns, pid); ``evidence`` (word to meaning; ``agreement``: of the model with the probes: share, agreeing,
     instants, agreeing_trees, causes with their instants; null: not asked);
-    ``nodes`` (rows of table ``node_summary``);
+    ``nodes`` (rows of table ``node_summary``); ``sharing`` (rows of table ``sharing``);
     ``other_kernel`` (rows of the table of this name);
     ``misses`` (strategy, cause or null, mappings);
     ``quality`` (rows of table ``quality`` that say the same together); ``omitted`` (rows of the last two
@@ -59,6 +59,7 @@ def json_of(facts: Facts, parts: Sequence[Section]) -> str:
         "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
         "evidence": {**dict(words.evidence(facts)), "agreement": agreement_words.document(facts.agreement)},
         "nodes": [dict(row) for row in facts.nodes],
+        "sharing": [dict(row) for row in facts.sharing],
         "other_kernel": [dict(row) for row in facts.other],
         "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],
         "quality": [asdict(note) for note in facts.notes[:MAX_ROWS]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas.kinds import count, int64, nanoseconds, pointer, real, text
+from schemas.kinds import count, flag, int64, nanoseconds, pointer, real, text
 from schemas.table import Column, Table
 from schemas.walks import MISS, STRATEGY_DOC, UNKNOWN_WALK, WALK
 
@@ -146,4 +146,56 @@ NODE_MISS: Final = Table(
     columns=(*_KEY, *(column for column in MISS.columns if column.name != "walk_id")),
 )
 
-TABLES: Final = (NODE_SUMMARY, NODE_WALK, NODE_MISS)
+_SHARING = "replay: sharing"
+
+SHARING: Final = Table(
+    name="sharing",
+    version="1.0",
+    doc="One limit of max_page_sharing and one strategy: predicted, each node at its worst moment.",
+    columns=(
+        count("limit", "max_page_sharing: most pages of one stable node that ksmd merges.", _SHARING),
+        flag("is_asked", "The limit that was asked for; the others are for comparison.", _SHARING),
+        text("strategy", STRATEGY_DOC, "replay: strategies"),
+        text("evidence", "predicted: nobody recorded a kernel with this limit.", _SHARING),
+        count("rmap_items", "rmap_items listed.", _SHARING),
+        count("nodes", "Stable nodes that they would be on.", _SHARING),
+        count(
+            "pages_saved",
+            "Pages that sharing would save, at least: the rmap_items of each node but one.",
+            _SHARING,
+        ),
+        count(
+            "pages_saved_most",
+            "The same at most: as if all nodes that reached the limit in force had one content.",
+            _SHARING,
+            null="pages_saved is what it would be: no node reached that limit, or this one is not above it",
+        ),
+        count("rmap_items_max", "rmap_items of the longest list, at least.", _SHARING),
+        count(
+            "rmap_items_most",
+            "The same at most.",
+            _SHARING,
+            null="rmap_items_max is what it would be",
+        ),
+        count(
+            "iterations_total",
+            "Iterations of the longest walk to its end, both passes, over one node.",
+            _SHARING,
+            null=UNKNOWN_WALK,
+        ),
+        count(
+            "iterations_max",
+            "Iterations of the longest loop: what one hold of the lock lasts; no limit changes it.",
+            _SHARING,
+            null="no loop is known",
+        ),
+        nanoseconds(
+            "predicted_ns",
+            "Time of that walk by the fit.",
+            "replay: fit over the walks of this capture",
+            null="no fit",
+        ),
+    ),
+)
+
+TABLES: Final = (NODE_SUMMARY, NODE_WALK, NODE_MISS, SHARING)
