@@ -54,6 +54,7 @@ class StreamFacts:
         first_ns: Time of the earliest event so far; None: none yet.
         latest_ns: Time of the latest event so far; None: none yet.
         last_ns: Time of the last event so far in the order of the file; None: none yet.
+        records: Events so far.
         damage: Why the data end early; None: they do not.
         is_truncated: Whether that is because the file ends.
     """
@@ -68,6 +69,7 @@ class StreamFacts:
     first_ns: int | None = None
     latest_ns: int | None = None
     last_ns: int | None = None
+    records: int = 0
     damage: str | None = None
     is_truncated: bool = False
 
@@ -75,6 +77,7 @@ class StreamFacts:
         """Take the next pages of the stream and their records."""
         pages, first_record = window.pages, window.first_record
         first, stop = int(first_record[part.first]), int(first_record[part.stop])
+        self.records += stop - first
         for page in (np.flatnonzero(pages.lost[part.first : part.stop]) + part.first).tolist():
             place = int(first_record[page])
             has_event = place < int(first_record[page + 1])
@@ -191,7 +194,7 @@ def stream_rows(stream: StreamFacts, by_kernel: int) -> Iterable[QualityRow]:
             None,
             stream.backward,
             f"{stream.backward} events of {where} have an earlier time than the event before them: "
-            "their order is not that in which they happened",
+            "its events keep their order, that of events of other CPUs around them is not known",
             "warning",
         )
 

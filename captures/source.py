@@ -127,6 +127,14 @@ def _spool(out: IO[bytes]) -> str:
 def _open(path: str) -> IO[bytes]:
     """Open a regular file; never wait for a pipe."""
     try:
+        if (Path(path) / "data").is_file():
+            raise UnknownFormatError(
+                "this is a directory of perf record --threads",
+                path=path,
+                expected="a capture file",
+                found="a directory with the file data",
+                hint="record without --threads",
+            )
         if Path(path).exists() and not Path(path).is_file():
             raise UnknownFormatError(
                 "this is not a file",

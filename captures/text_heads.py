@@ -81,7 +81,7 @@ _REFUSED: Final = (
         "read the trace again after: echo 0 > /sys/kernel/tracing/options/latency-format",
     ),
     (
-        r"^ *[^ ].*-[0-9]+ +[0-9]+[.A-Za-z][^ ]+ +[0-9]+(?:\.[0-9]+|us.): ",
+        r"^ *[^ ].*-[0-9]+ +[0-9]+[.A-Za-z][^ ]* *[0-9]+(?:\.[0-9]+|us.)?: ",
         "the latency format, which cuts the names of tasks",
         "use trace-cmd report without -l, or echo 0 > /sys/kernel/tracing/options/latency-format",
     ),
@@ -101,7 +101,7 @@ _REFUSED: Final = (
         "record events: echo nop > /sys/kernel/tracing/current_tracer",
     ),
     (
-        r"^ *[^ ].* -?[0-9]+ .*[a-z_]+:[a-z_]+:",
+        r"^ *[^ ].* (?:-?[0-9]+/)?-?[0-9]+ .*[a-z_]+:[a-z_0-9]+:",
         "lines of perf script that lack the thread id, cpu, time or event name",
         "print it with: perf script --ns -F comm,tid,cpu,time,event,trace",
     ),

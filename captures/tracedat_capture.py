@@ -211,7 +211,8 @@ class TraceDatCapture:
             return self._pass(wanted, spans, WindowReader.in_order), None
         except OutOfOrder:
             decoder = self._pass(wanted, spans, WindowReader.in_file_order)
-            return decoder, _ranks(joined(decoder.times, np.dtype(np.int64)))
+            lengths = [each.records for each in self._scanned().streams]
+            return decoder, _ranks(joined(decoder.times, np.dtype(np.int64)), lengths)
 
     def _pass(
         self,
@@ -251,11 +252,21 @@ class TraceDatCapture:
         return sorted(streams, key=lambda each: each.place.cpu)
 
 
-def _ranks(ts_ns: Longs) -> Longs:
-    """Place of each record in the total order: by time, ties in the order of the argument."""
+def _ranks(ts_ns: Longs, lengths: list[int]) -> Longs:
+    """Place of each record in the total order.
+
+    By time, ties in the order of the argument; but the records of one stream stay in their order also where
+    its clock jumps back, as when trace-cmd report merges them.
+
+    Args:
+        ts_ns: Time of each record, stream after stream.
+        lengths: Records of each stream.
+    """
+    reached = np.empty_like(ts_ns)
+    begin = 0
+    for length in lengths:
+        np.maximum.accumulate(ts_ns[begin : begin + length], out=reached[begin : begin + length])
+        begin += length
     rank = np.empty(len(ts_ns), dtype=np.int64)
-    if bool((ts_ns[1:] >= ts_ns[:-1]).all()):
-        rank[:] = np.arange(len(ts_ns))
-    else:
-        rank[np.argsort(ts_ns, kind="stable")] = np.arange(len(ts_ns))
+    rank[np.argsort(reached, kind="stable")] = np.arange(len(ts_ns))
     return rank

@@ -53,7 +53,7 @@ class Gaps:
         if rows.is_empty():
             return None
         order = pl.concat(frame.select("seq", "ts_ns") for frame in events.values()).sort("seq")
-        seq, ts_ns = order["seq"].to_numpy(), order["ts_ns"].to_numpy()
+        seq, ts_ns = order["seq"].to_numpy(), order["ts_ns"].cum_max().to_numpy()
         before, behind = np.append(ALWAYS, seq), np.append(seq, NEVER)
         start, end = (rows[name].fill_null(0).to_numpy() for name in ("start_ns", "end_ns"))
         no_start, no_end = (rows[name].is_null().to_numpy() for name in ("start_ns", "end_ns"))

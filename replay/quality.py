@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from replay.ksm_stock import Stock
     from replay.timing import Fit
 
+_4_GIB: Final = 1 << 32
+
 UNCERTAIN_WALKS: Final = {
     DURING: "walks ran while events were lost: any of their counts may be off",
     LIST: "walks are over stable nodes whose rmap_items came or went unseen: loops may be missing",
@@ -170,6 +172,13 @@ def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple
         int((ending & modelled.fill_null(True)).sum()),
         "walks show no page-table events; where they end early follows from merges, forks and unmappings",
     )
+    yield (
+        "compat",
+        "warning",
+        len(_compat(exact, events)),
+        "address spaces lie below 4 GiB and make no system call that is recorded: 32-bit processes, whose "
+        "calls syscalls:* does not show; what they unmap counts as mapped, causes are not found",
+    )
     blind = [name for name in ("ev_fault", "ev_syscall") if events[name].is_empty()]
     yield (
         "no_unmappings",
@@ -190,6 +199,21 @@ def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple
         int((exact.walks["invalid_vma"].fill_null(0) != 0).sum()),
         "walks leave out VMAs of other memory cgroups; that is not replayed",
     )
+
+
+def _compat(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """``mm`` of the 32-bit processes that have merged pages.
+
+    Kernel: kernel/trace/trace_syscalls.c trace_get_syscall_nr() leaves out compat system calls.
+    """
+    calls = events["ev_syscall"]
+    if calls.is_empty():
+        return calls.select(mm="pid")
+    low = exact.avc.group_by("mm").agg(top=pl.col("vm_end").max()).filter(pl.col("top") <= _4_GIB)
+    tasks = events["ev_avc"].select("mm", "pid").unique()
+    callers = tasks.join(calls.select("pid").unique(), on="pid", how="semi")
+    merged = exact.rmap_item.select("mm").unique()
+    return low.select("mm").join(merged, on="mm", how="semi").join(callers, on="mm", how="anti")
 
 
 def _timed(fit: Fit | None, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str, int, str]]:

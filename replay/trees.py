@@ -36,7 +36,8 @@ class Changes:
         self.keys = np.sort(tree * self.span + instant)
         order = np.argsort(instant)
         self.seqs = instant[order]
-        self.times = ts_ns[order]
+        # Where a clock jumped back, times do not follow the order.
+        self.times = np.maximum.accumulate(ts_ns[order])
 
     def until(self, tree: Int, instant: Int) -> Int:
         """Number of changes of trees below ``tree``, and of ``tree`` up to ``instant``: differences count."""

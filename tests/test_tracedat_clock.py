@@ -71,7 +71,7 @@ def test_buffers_with_two_clocks(tmp_path: Path) -> None:
 def test_times_that_run_backwards_are_told(tmp_path: Path) -> None:
     pages = [K.page(ts, [K.data(0, event(K, n))]) for n, ts in enumerate((100, 50, 60))]
     path = write(tmp_path / "t.dat", {0: pages})
-    assert read(path) == [(50, 0, 1), (60, 0, 2), (100, 0, 0)]
+    assert read(path) == [(100, 0, 0), (50, 0, 1), (60, 0, 2)]
     assert [(row["kind"], row["cpu"], row["count"]) for row in quality(path)] == [("clock", 0, 1)]
 
 

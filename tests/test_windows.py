@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from captures import open_capture, windows
 from tests.test_ringbuf import LITTLE, event, read, write
+from tests.test_tracedat_report import trace_cmd
 from tests.tracedat_writer import Kernel
 
 DATA = Path(__file__).parent / "data" / "tracedat"
@@ -19,6 +21,18 @@ DATA = Path(__file__).parent / "data" / "tracedat"
 _PAGE = st.tuples(
     st.sampled_from([0, 0, 0, 1, 5, 30, -3]), st.lists(st.sampled_from([0, 0, 1, 7]), max_size=4)
 )
+
+
+def merged(events: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Always the earliest of the CPUs' next events, the lower CPU's of two."""
+    waiting: dict[int, list[tuple[int, int, int]]] = {}
+    for each in events:
+        waiting.setdefault(each[1], []).append(each)
+    order = []
+    while any(waiting.values()):
+        _, cpu = min((left[0][0], cpu) for cpu, left in waiting.items() if left)
+        order.append(waiting[cpu].pop(0))
+    return order
 
 
 @settings(max_examples=200, deadline=None)
@@ -51,7 +65,7 @@ def test_any_windows_give_the_order_of_time(
     path = write(tmp_path_factory.mktemp("w") / "t.dat", pages, compression=compression, chunk_bytes=5000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "WINDOW_BYTES", window_bytes)
-        assert read(path) == sorted(events, key=lambda each: each[:2])
+        assert read(path) == merged(events)
 
 
 @pytest.mark.parametrize("name", ["lost_events.dat", "zstd.dat", "two_buffers.dat", "function.dat"])
@@ -65,65 +79,24 @@ def test_real_captures_are_the_same_in_any_windows(name: str, monkeypatch: pytes
     assert everything() == whole
 
 
-def test_times_that_go_back_are_sorted_and_told(tmp_path: Path) -> None:
+def test_the_events_of_a_cpu_whose_clock_jumps_back_keep_their_order(tmp_path: Path) -> None:
+    """In the order of trace-cmd report, which takes the earliest of the CPUs' next events; and told."""
     k = LITTLE
     pages = {
         0: [k.page(100, [k.data(0, event(k, 1))]), k.page(50, [k.data(0, event(k, 2))])],
         1: [k.page(70, [k.data(0, event(k, 3)), k.time_stamp(60), k.data(0, event(k, 4))])],
+        2: [k.page(90, [k.data(0, event(k, 5)), k.data(15, event(k, 6))])],
     }
     path = write(tmp_path / "t.dat", pages)
-    assert read(path) == [(50, 0, 2), (60, 1, 4), (70, 1, 3), (100, 0, 1)]
+    done = subprocess.run(
+        [trace_cmd(), "report", "-R", "-t", "-i", str(path)], capture_output=True, text=True, check=True
+    )
+    printed = [int(line.rsplit("=", 1)[1]) for line in done.stdout.splitlines() if " e:" in line]
+    assert [number for _, _, number in read(path)] == printed == [3, 4, 5, 1, 2, 6]
     with open_capture(path) as capture:
         told = [(row["kind"], row["cpu"], row["count"]) for row in capture.quality().to_pylist()]
-        assert (capture.info.first_ts_ns, capture.info.last_ts_ns) == (50, 100)
+        assert (capture.info.first_ts_ns, capture.info.last_ts_ns) == (50, 105)
     assert told == [("clock", 0, 1), ("clock", 1, 1)]
-
-
-def test_an_absolute_time_before_its_page_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In windows of two pages, the record at 5 belongs to a window that is over: all is read again."""
-    k = LITTLE
-    late = [k.page(10 * n, [k.data(0, event(k, n))]) for n in range(1, 9)]
-    pages = {0: late, 1: [*late[:7], k.page(80, [k.time_stamp(5), k.data(0, event(k, 99))])]}
-    monkeypatch.setattr(windows, "WINDOW_BYTES", 1)
-    found = read(write(tmp_path / "t.dat", pages))
-    assert found[0] == (5, 1, 99)
-    assert len(found) == 16
-
-
-def test_a_record_behind_the_begin_of_the_next_page_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    k = LITTLE
-    pages = {
-        0: [k.page(10, [k.data(0, event(k, 1)), k.data(90, event(k, 2))])]
-        + [k.page(10 * n, []) for n in range(2, 6)]
-        + [k.page(200, [k.data(0, event(k, 3))])],
-        1: [k.page(10 * n, [k.data(0, event(k, 10 + n))]) for n in range(1, 12)],
-    }
-    monkeypatch.setattr(windows, "WINDOW_BYTES", 1)
-    found = read(write(tmp_path / "t.dat", pages))
-    assert [n for _, _, n in found if n < 10] == [1, 2, 3]
-    assert found == sorted(found)
-
-
-def test_cpus_that_unpack_to_much_are_read_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A page takes few bytes in the file: what all CPUs hold together is bounded, whatever their number."""
-    k = LITTLE
-    pages = {cpu: [k.page(ts, [k.data(0, event(k, ts))]) for ts in (1, 20, 300)] for cpu in range(9)}
-    path = write(tmp_path / "t.dat", pages, compression="zstd")
-    whole = read(path)
-    in_file_order = windows.WindowReader.in_file_order
-    calls: list[int] = []
-    monkeypatch.setattr(windows, "MAX_UNPACKED_BYTES", 20 * 4096)
-    monkeypatch.setattr(
-        windows.WindowReader, "in_file_order", lambda self: calls.append(1) or in_file_order(self)
-    )
-    assert read(path) == whole == sorted(whole)
-    assert calls
 
 
 @pytest.mark.parametrize("kernel", [Kernel("<", 4), Kernel(">", 8)], ids=["32-bit", "big-endian"])
