@@ -155,10 +155,7 @@ class TextCapture:
 
     def comms(self) -> dict[int, str]:
         """Names of tasks by thread id: the last one that the text prints."""
-        known = self._index.tasks.filter(
-            ~pl.col("task").is_in(["<...>", ""]) & ~pl.col("task").str.starts_with(":")
-        )
-        return dict(known.select("pid", "task").iter_rows())
+        return dict(self._index.tasks.select("pid", "task").iter_rows())
 
     def symbol(self, address: int) -> str | None:
         """None: text does not say where functions are."""
