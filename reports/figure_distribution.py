@@ -98,6 +98,7 @@ def draw(measure: Measure, found: Mapping[str, Distribution], facts: Facts) -> F
     host = facts.ran if facts.ran in names else OBSERVED
     if seen is not None and host == OBSERVED:
         names = [OBSERVED, *names]
+        seen = None  # it has a row of its own
     shown = {name: found[name] for name in names}
     everything = [one for each in found.values() for one in each.bins]
     most, least = max(one.most for one in everything), min(one.least for one in everything)

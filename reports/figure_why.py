@@ -116,8 +116,8 @@ def _title(one: Example, facts: Facts) -> str:
 
 
 def _panel(one: Example, colour: str, facts: Facts) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    place = _Places(one)
-    page, looked = place.at(one.page), place.looked
+    place = Places(one)
+    page, looked = place.page, place.looked
     held = place.box(one.held_by, page)
     left_end, right_end = _LEFT + _WIDE, _RIGHT + _WIDE
     data, notes = [], []
@@ -190,7 +190,7 @@ def _panel(one: Example, colour: str, facts: Facts) -> tuple[list[dict[str, Any]
     return data, notes
 
 
-class _Places:
+class Places:
     """Heights in a panel, 0 to 1: linear within the VMAs that matter, at the edge for what is far away."""
 
     def __init__(self, one: Example) -> None:
@@ -199,10 +199,17 @@ class _Places:
         self.high = max(span.last for span in spans)
         away = (one.looked.first > self.high) - (one.looked.first < self.low)
         self.bottom, self.top = (0.3 if away < 0 else 0.12), (0.7 if away > 0 else 0.9)
-        page = self.at(one.page)
+        self.page = self.at(one.page)
         self.looked = {-1: 0.08, 1: 0.92, 0: self.at(one.looked.first)}[away]
-        if away == 0 and abs(self.looked - page) < 2 * _LEAST:
-            self.looked = page - 2 * _LEAST if page > 0.5 else page + 2 * _LEAST
+        if away == 0 and abs(self.looked - self.page) < 2 * _LEAST:
+            self.page = self._apart(one.page > one.looked.first)
+
+    def _apart(self, is_above: bool) -> float:
+        """Height of the page, so far from the lookup that one sees which is above the other."""
+        step = 2 * _LEAST if is_above else -2 * _LEAST
+        least, most = self.bottom + _LEAST / 2, self.top - _LEAST / 2
+        self.looked = min(max(self.looked, least - min(0, step)), most - max(0, step))
+        return self.looked + step
 
     def at(self, pgoff: int, *, edge: bool = False) -> float:
         """Height of a page; ``edge``: of the end of the VMAs, if it is one."""

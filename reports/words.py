@@ -33,7 +33,7 @@ def verdict(facts: Facts) -> list[str]:
         nothing = "" if predicted else ": there is nothing to compare"
         return [f"The capture holds no walk of rmap_walk_ksm(){nothing}.", *predicted]
     waited = facts.waits.sentences if facts.waits is not None and facts.waits.count else []
-    return [*_uncertain(facts), *misses(facts), *_cost(asked), *waited]
+    return [*_uncertain(facts), *misses(facts), *_cost(facts, asked), *waited]
 
 
 def misses(facts: Facts) -> list[str]:
@@ -68,8 +68,8 @@ def misses(facts: Facts) -> list[str]:
     return sentences
 
 
-def _cost(asked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The longest loops, strategies that agree together."""
+def _cost(facts: Facts, asked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The longest loops, strategies that agree together; else the longest walk."""
     longest: dict[str, list[str]] = {}
     for row in asked:
         value, least, most = (row.get(f"iterations_max{end}") for end in ("", "_least", "_most"))
@@ -79,7 +79,10 @@ def _cost(asked: Sequence[Mapping[str, Any]]) -> list[str]:
             to = f"{_number(least)} or more" if most is None else f"{_number(least)} to {_number(most)}"
             longest.setdefault(to, []).append(row["strategy"])
     said = [f"{_and(names)} {most}" for most, names in longest.items()]
-    return [f"Most iterations in one inner loop: {'; '.join(said)}."] if said else []
+    if said:
+        return [f"Most iterations in one inner loop: {'; '.join(said)}."]
+    took = [row["time_ms_max"] for row in facts.rows if row["strategy"] == OBSERVED and row["time_ms_max"]]
+    return [f"The longest walk took {took[0]:,.3f} ms; iterations are not known."] if took else []
 
 
 def _uncertain(facts: Facts) -> list[str]:

@@ -21,8 +21,9 @@ from report_tables import ANON_VMA, BASE, END_NS, OTHER, PAGES, SPLIT_NS, START_
 from reports.bins import MAX_SPANS, TIME_BINS, TimeAxis, merged_spans, populations, walks_by_time
 from reports.bins_space import MAX_BOXES, scene
 from reports.distribution import EDGES, distributions
-from reports.example import Span, examples
+from reports.example import Example, Span, examples
 from reports.facts import gather
+from reports.figure_why import Places
 from reports.page import MAX_BYTES, page_of
 from reports.sections import figures, sections
 from schemas.errors import OutputError
@@ -297,6 +298,15 @@ def test_a_moved_vma_is_told_from_a_split_one() -> None:
         "addr looks 5,140 pages above the page and finds no VMA (since mremap at 2.000 s)"
     )
     assert re.search(r"its VMA's page offsets are address / 4096 - [\d,]+\.$", finding)
+
+
+@given(st.integers(0, 1999), st.integers(0, 1999))
+def test_a_lookup_below_the_page_is_drawn_below_it(page: int, looked: int) -> None:
+    here, there = Span(page, page), Span(looked, looked)
+    one = Example("x", 1, 1, 0, page, 0, there, Span(0, 1999), here, there, 2000, None, None, None)
+    place = Places(one)
+    assert 0 <= min(place.page, place.looked) < max(place.page, place.looked) <= 1
+    assert (place.looked < place.page) == (looked <= page) or looked == page
 
 
 def test_waits_that_lie_close_together_keep_their_number_and_their_time() -> None:
