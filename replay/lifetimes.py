@@ -208,11 +208,12 @@ def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
     same = ["vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "pid"]
     own = ["version", *same, "born_seq", "born_ts_ns", "died_ts_ns", "born", "anon_vma"]
     # Most VMAs are on one tree: only the others need their lives put together.
-    alone = ~(pl.col("version").is_duplicated())
-    linked = lives.filter(~alone)
+    version = lives["version"].to_numpy()
+    lives = lives.with_columns(alone=pl.Series(np.bincount(version)[version] == 1))
+    linked = lives.filter(~pl.col("alone"))
     several = (
         tree_ages(lives.join(linked, on="anon_vma", how="semi"))
-        .filter(~alone)
+        .filter(~pl.col("alone"))
         .sort("version", "born", "died")
         .group_by("version")
         .agg(
@@ -223,7 +224,7 @@ def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
         )
     )
     versions = in_order(
-        pl.concat([lives.filter(alone).select(own), several.select(own)]), "born", "version"
+        pl.concat([lives.filter("alone").select(own), several.select(own)]), "born", "version"
     ).with_columns(vma_id=pl.int_range(pl.len(), dtype=pl.Int64), evidence=pl.lit("exact"))
     calls = ev_syscall.select("pid", "seq", inside=~pl.col("is_exit"), cause_event="name").sort("seq")
     return (

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from replay.alive import WaveletMatrix
-from replay.lifetimes import AFTER, BEFORE
+from replay.lifetimes import AFTER, BEFORE, in_order
 from replay.spaces import CLONE_VM, mm_lives, mm_of, parents, task_spaces
 
 if TYPE_CHECKING:
@@ -53,13 +53,12 @@ def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.D
         .join(events["ev_append"].select(start=page), on="start", how="semi")
     )
     written = mm_of(faults, spaces).select("seq", "mm", "start", end=pl.col("start") + PAGE)
-    calls = events["ev_syscall"].sort("pid", "seq")
-    entry = [pl.col(f"arg{n}").shift(1).over("pid") for n in range(5)]
-    done = calls.with_columns(
-        *entry,
-        same=(pl.col("name").shift(1).over("pid") == pl.col("name"))
-        & ~pl.col("is_exit").shift(1).over("pid"),
-    ).filter(pl.col("is_exit") & pl.col("same").fill_null(False))
+    calls = in_order(events["ev_syscall"], "pid", "seq")
+    entry = [pl.col(f"arg{n}").shift(1) for n in range(5)]
+    same = pl.all_horizontal(pl.col(name).shift(1) == pl.col(name) for name in ("pid", "name"))
+    done = calls.with_columns(*entry, same=same & ~pl.col("is_exit").shift(1)).filter(
+        pl.col("is_exit") & pl.col("same").fill_null(False)
+    )
     name, flags, worked = pl.col("name"), pl.col("arg3"), pl.col("ret") >= 0
     advice = (name == "madvise") & pl.col("arg2").is_in(_DROPPING_ADVICE)
     done = (

@@ -91,7 +91,7 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
     kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
     births = ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null()).sort("seq")
     marks = births.select(pid="child_pid", seq="seq", mm=pl.lit(None, pl.UInt64))
-    told = pl.concat([own, marks]).sort("pid", "seq")
+    told = in_order(pl.concat([own, marks]), "pid", "seq")
     moved = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("pid", "mm"))
     own = told.filter(moved & pl.col("mm").is_not_null()).with_columns(birth=pl.lit(False))
     born = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
@@ -87,13 +88,12 @@ def populations(avc: pa.Table, axis: TimeAxis) -> list[Population]:
         step=pl.lit(1, pl.Int64),
     )
     died = lives.drop_nulls("died_ts_ns").select(
-        "anon_vma", ts="died_ts_ns", seq="died_seq", step=pl.lit(-1, pl.Int64)
+        "anon_vma", ts="died_ts_ns", seq=pl.col("died_seq").fill_null(-1), step=pl.lit(-1, pl.Int64)
     )
-    steps = (
-        pl.concat([born, died])
-        .sort("anon_vma", "ts", "seq", maintain_order=True)
-        .with_columns(alive=pl.col("step").cum_sum().over("anon_vma"), bin=axis.of("ts"))
-    )
+    steps = pl.concat([born, died])
+    # For integers without null a third of the time of the general sort.
+    steps = steps[np.lexsort([steps[name].to_numpy() for name in ("seq", "ts", "anon_vma")])]
+    steps = steps.with_columns(alive=pl.col("step").cum_sum().over("anon_vma"), bin=axis.of("ts"))
     biggest = (
         steps.group_by("anon_vma")
         .agg(peak=pl.col("alive").max())

@@ -89,7 +89,7 @@ def scene(tables: Mapping[str, pa.Table], last_ns: int, detail: float = 1) -> Sc
     if tree is None:
         return None
     loop, miss = loop.filter(anon_vma=tree), miss.filter(anon_vma=tree)
-    lives = lives.filter(anon_vma=tree)
+    lives = _with_causes(lives.filter(anon_vma=tree), tables["vma"])
     items = _read(tables["rmap_item"]).filter(anon_vma=tree).drop_nulls(["linear_page_index", "born_ts_ns"])
     low, high = _window(lives, items)
     lives = lives.filter(pl.col("last") >= low, pl.col("first") <= high)
@@ -187,17 +187,23 @@ def _read(table: pa.Table, columns: Sequence[str] | None = None) -> pl.DataFrame
 def _lives(tables: Mapping[str, pa.Table], last_ns: int) -> pl.DataFrame:
     """VMAs on the trees: those with known pages, from their birth (or the first one drawn) to their end."""
     columns = ["anon_vma", "vma_id", "first_pgoff", "last_pgoff", "born_ts_ns", "died_ts_ns"]
-    made = _read(tables["vma"], ["vma_id", "cause_event"]).unique("vma_id")
     avc = _read(tables["avc"], columns).drop_nulls(["anon_vma", "first_pgoff", "last_pgoff"])
     first = avc.select(pl.min_horizontal(pl.col("born_ts_ns").min(), pl.col("died_ts_ns").min())).item()
-    return avc.join(made, on="vma_id", how="left", maintain_order="left").select(
+    return avc.select(
         "anon_vma",
+        "vma_id",
         first="first_pgoff",
         last="last_pgoff",
         born=pl.col("born_ts_ns").fill_null(last_ns if first is None else first),
         died=pl.col("died_ts_ns").fill_null(last_ns),
-        cause="cause_event",
     )
+
+
+def _with_causes(lives: pl.DataFrame, vma: pa.Table) -> pl.DataFrame:
+    """``lives`` and ``cause``: the call that made the VMA."""
+    made = _read(vma, ["vma_id", "cause_event"]).join(lives, on="vma_id", how="semi").unique("vma_id")
+    caused = made.rename({"cause_event": "cause"})
+    return lives.join(caused, on="vma_id", how="left", maintain_order="left")
 
 
 def _busiest(loop: pl.DataFrame, miss: pl.DataFrame, lives: pl.DataFrame) -> int | None:
