@@ -41,6 +41,8 @@ _EVERYTHING: Final = (1 << 64) - 1
 def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.DataFrame:
     """What ended mappings: ``seq`` (end of the call), ``mm``, ``start``, ``end`` (bytes, end exclusive).
 
+    And ``by``: the name of the call, or ``page_fault``.
+
     Faults are only those at addresses where some page was merged.
     A call that failed is left out; madvise is not, unless it refused its arguments: it goes on over holes
     and only then returns an error, and how far MADV_POPULATE_WRITE came nobody tells.
@@ -52,7 +54,9 @@ def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.D
         .select("seq", "pid", start=page)
         .join(events["ev_append"].select(start=page), on="start", how="semi")
     )
-    written = mm_of(faults, spaces).select("seq", "mm", "start", end=pl.col("start") + PAGE)
+    written = mm_of(faults, spaces).select(
+        "seq", "mm", "start", end=pl.col("start") + PAGE, by=pl.lit("page_fault")
+    )
     calls = in_order(events["ev_syscall"], "pid", "seq")
     entry = [pl.col(f"arg{n}").shift(1) for n in range(5)]
     same = pl.all_horizontal(pl.col(name).shift(1) == pl.col(name) for name in ("pid", "name"))
@@ -76,10 +80,12 @@ def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.D
         pl.concat(
             [
                 written,
-                old.select("seq", "mm", start="arg0", end=pl.col("arg0") + pl.col("arg1")),
-                moved.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg2")),
-                fixed.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg1")),
-                unmerged.select("seq", "mm", start=pl.lit(0, pl.UInt64), end=pl.lit(_EVERYTHING, pl.UInt64)),
+                old.select("seq", "mm", start="arg0", end=pl.col("arg0") + pl.col("arg1"), by=name),
+                moved.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg2"), by=name),
+                fixed.select("seq", "mm", start="address", end=pl.col("address") + pl.col("arg1"), by=name),
+                unmerged.select(
+                    "seq", "mm", start=pl.lit(0, pl.UInt64), end=pl.lit(_EVERYTHING, pl.UInt64), by=name
+                ),
             ]
         )
         .drop_nulls()
@@ -142,7 +148,7 @@ class Mappings:
             check_sortedness=False,
             coalesce=False,
         )
-        kills = unmappings(events, self.spaces)
+        self.kills = kills = unmappings(events, self.spaces)
         self.mms = kills.select(pl.col("mm").unique().sort()).with_row_index("code")
         code = kills.join(self.mms, on="mm", how="left", maintain_order="left")["code"].to_numpy()
         seq = kills["seq"].to_numpy()

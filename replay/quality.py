@@ -11,6 +11,7 @@ from replay.doubts import AFTER_LOSS, DURING, LIST, TREE
 from replay.ends import ENDING
 from replay.gaps import KINDS
 from replay.losses import BEGIN, END
+from replay.stale import WORDS, stale_items
 from replay.steps import SETS
 from schemas import TABLES
 
@@ -60,6 +61,7 @@ def limits(
     everything = (
         *_after_losses(exact, lost=capture["kind"].is_in(KINDS).any()),
         *_censored(exact),
+        *_stale(exact),
         *_assumed(exact, events),
         *_timed(fit, events),
         *_waited(wait),
@@ -93,6 +95,18 @@ def _after_losses(exact: Exact, lost: bool) -> Iterator[tuple[str, str, int, str
         "warning",
         len(exact.avc.filter(pl.col("evidence") == "modelled")) if lost else 0,
         "intervals follow from system calls, some of which may be among the lost events",
+    )
+
+
+def _stale(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
+    """rmap_items that map nothing any more, and what tells so."""
+    counts = stale_items(exact)["by"].value_counts(sort=True)
+    told = ", ".join(f"{count} by {WORDS.get(by, by)}" for by, count in counts.iter_rows())
+    yield (
+        "stale_rmap_item",
+        "info",
+        int(counts["count"].sum()),
+        f"rmap_items in walks whose page is not mapped there: walked, and no strategy misses them ({told})",
     )
 
 

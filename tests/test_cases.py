@@ -6,6 +6,7 @@ the merge, ``linear`` the page's own at the merge. Cases of VMAs and anon_vmas a
 
 from __future__ import annotations
 
+from replay.stale import stale_items
 from tests.mm_machine import PAGE
 from tests.stories import AGES, RESTORES, UNMAPS, Story
 
@@ -305,6 +306,8 @@ def test_case_14_stale_items() -> None:
     assert outcome.loops("addr", -2) == outcome.loops("linear", -2) == [0, 1, 1, 1] * 2
     assert outcome.found() == every((1, 0))
     assert outcome.causes.filter(walk_id=1).is_empty()
+    why = stale_items(outcome.exact).filter(walk_id=1).sort("item", descending=True)["by"]
+    assert why.to_list() == ["exit", "madvise", "page_fault"]
 
 
 def test_case_15_reclaim() -> None:
