@@ -24,7 +24,7 @@ def section(rows: Sequence[Mapping[str, Any]]) -> Section | None:
     """The section; None: no limit was asked for."""
     if not rows:
         return None
-    title = "Other limits of max_page_sharing (predicted: each node at its worst moment)"
+    title = "Other limits of max_page_sharing (predicted, nodes at their worst)"
     return Section(
         "sharing",
         title,

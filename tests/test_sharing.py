@@ -7,6 +7,9 @@ import polars as pl
 from replay.chosen import chosen
 from replay.exact import replay_exact
 from replay.sharing import sharing
+from reports import render_text
+from schemas import TABLES
+from tests.report_tables import sample_tables
 from tests.stories import Story
 from tests.test_oracle import STRATEGIES, table
 
@@ -75,3 +78,16 @@ def test_above_the_limit_in_force_there_are_only_bounds() -> None:
 def test_nothing_merged() -> None:
     events = {name: table(name, rows) for name, rows in Story().events.items()}
     assert isinstance(sharing(replay_exact(events, STRATEGIES), events, chosen(STRATEGIES), 64), pl.DataFrame)
+
+
+def test_the_text_keeps_to_72_columns() -> None:
+    story = Story()
+    story.task.mmap(0x400, 5)
+    story.task.write(0x400, 5)
+    story.task.merge(0x400, 5)
+    rows = pl.DataFrame(list(limited(story, 2).values()))
+    names = TABLES["sharing"].arrow.names
+    rows = rows.with_columns(predicted_ns=pl.lit(None, pl.Int64)).select(names)
+    text = render_text(sample_tables() | {"sharing": TABLES["sharing"].cast(rows.to_arrow())})
+    assert "\n2 *" in text
+    assert max(map(len, text.splitlines())) <= 72
