@@ -91,7 +91,7 @@ def draw_png(spec: Mapping[str, Any], finding: Sequence[str], title: str, width:
             list(keys),
             loc="upper left",
             bbox_to_anchor=corner,
-            ncols=max(1, int(110 / (8 + max(map(len, keys))))),
+            ncols=max(1, int(width / (60 + 7 * max(map(len, keys))))),
             frameon=False,
             borderpad=0,
         )

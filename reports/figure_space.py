@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_PANELS: Final = 6
 _PANEL: Final = 150
 _GAP: Final = 46
-_TOP: Final = 46
+_TOP: Final = 58
 _BOTTOM: Final = 54
 _ONE: Final = "rgba(128,140,152,0.20)"
 _MANY: Final = "rgba(128,140,152,0.36)"

@@ -118,7 +118,14 @@ def _by_kaleido(figure: Figure) -> bytes:
         "width": WIDTH,
         "height": height,
         "margin": {**layout["margin"], "t": layout["margin"]["t"] + head},
-        "title": {"text": title, "x": 0.01, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 12}},
+        "title": {
+            "text": title,
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 2 + 11 * len(lines)},
+        },
         "font": {"color": INK_ON_PAPER, "family": "DejaVu Sans, sans-serif", "size": 13},
     }
     layout["title"]["font"] = {"size": 15}

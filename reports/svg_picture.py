@@ -150,14 +150,15 @@ def _marks(marker: Mapping[str, Any], points: Iterable[tuple[float, float]]) -> 
 
 
 def _note(each: Mapping[str, Any], x: float, y: float) -> str:
-    text, font = unescape(each["text"]), each.get("font", {})
+    bold, _, text = each["text"].rpartition("</b>")
+    font = each.get("font", {})
     more = f' font-size="{font["size"]}"' if "size" in font else ""
-    if text.startswith("<b>"):
-        text, more = text.removeprefix("<b>").removesuffix("</b>"), f'{more} font-weight="600"'
     if "color" in font:
         more += f' style="fill:{_paint(font["color"])}"'
     x, y = x + each.get("xshift", 0), y + _BELOW[each["yanchor"]] - each.get("yshift", 0)
-    return _text(x, y, text, _ANCHORS[each["xanchor"]], more)
+    return _text(
+        x, y, unescape(text), _ANCHORS[each["xanchor"]], more, bold=unescape(bold.removeprefix("<b>"))
+    )
 
 
 def _legend(data: Sequence[Mapping[str, Any]], left: float) -> Iterator[str]:
@@ -200,6 +201,8 @@ def _paint(colour: str) -> str:
     return "currentColor" if colour == INK else colour
 
 
-def _text(x: float, y: float, value: str, anchor: str, more: str = "") -> str:
-    """One line of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(printable(value))}</text>'
+def _text(x: float, y: float, value: str, anchor: str, more: str = "", *, bold: str = "") -> str:
+    """One line of text, after a bold word where there is one."""
+    begin = f'<tspan font-weight="600">{escape(printable(bold))}</tspan>' if bold else ""
+    head = f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>'
+    return f"{head}{begin}{escape(printable(value))}</text>"

@@ -50,7 +50,7 @@ def test_svg_is_a_document_of_its_own_with_its_finding(name: str) -> None:
     head = texts[: texts.index(figure.title)]
     assert " ".join(map(str, head)) == figure.finding
     assert {element.tag.partition("}")[2] for element in root.iter()} <= {
-        "svg", "title", "style", "rect", "text", "g", "path",
+        "svg", "title", "style", "rect", "text", "tspan", "g", "path",
     }  # fmt: skip
 
 
@@ -100,3 +100,14 @@ def test_a_result_folder_is_as_good_as_its_capture(tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match="holds no result"):
         results(tmp_path)
+
+
+def test_only_the_name_of_a_strategy_is_bold_in_a_static_picture() -> None:
+    svg = render_figure(figures_of(sample_tables(custom=(HOSTILE,)))["space"], ".svg").decode()
+    titles = [
+        ["".join(part.itertext()) for part in element] + [element[0].tail]
+        for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+        if len(element)
+    ]
+    assert titles[0] == ["full", " misses none here"]
+    assert titles[-1] == [HOSTILE, " misses none here"]

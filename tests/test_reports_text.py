@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from report_tables import ANON_VMA, QUALITY, SPLIT_NS, SUMMARY, sample_tables, summary_row, table
 
+from replay.pipeline import analyze
 from reports import figures_of, json_summary, render_markdown, render_page, render_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+HERE = Path(__file__).parent
+SAMPLES = HERE.parent / "captures" / "samples"
+LOSSY = HERE / "data" / "tracedat" / "lost_events.dat"
 TABLE = """\
                        Skip_mm_mismatch
           Skip_addr_out_of_range      |
@@ -408,3 +413,17 @@ def test_every_number_of_the_json_is_in_the_page_and_in_the_markdown() -> None:
                     assert any(all(form & set(cells) for form in forms) for cells in written), (name, row)
                 rows += 1
     assert rows > 60
+
+
+@pytest.mark.parametrize("capture", [*sorted(SAMPLES.glob("*.dat")), LOSSY], ids=lambda path: path.name)
+def test_the_text_of_a_real_capture_fits_one_mail(capture: Path) -> None:
+    tables = analyze(capture).tables
+    text = render_text(tables, report="report.html")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 72
+    assert text.isascii()
+    assert len(text) < 4096
+    assert [line.split()[0] for line in lines[1:5]] == ["capture", "sha256", "kernel", "events"]
+    assert lines[5] == ""
+    assert text == render_text(tables, report="report.html")
+    assert len(render_page(tables).encode()) < 2_000_000
