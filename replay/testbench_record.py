@@ -40,6 +40,7 @@ def record_and_analyze(
         KeyboardInterrupt: It was interrupted; the capture is there.
     """
     command = (
+        *("/bin/sh", "-c", 'exec "$@" >&2', "sh"),  # stdout is for the result
         *(sys.executable, "-m", "replay", "testbench", options.scenario),
         *("--pages", str(options.pages), "--contents", str(options.contents), "--walks", str(options.walks)),
         *("--seed", str(options.seed), "--timeout", str(options.timeout_s)),
