@@ -69,7 +69,7 @@ done
 for signal in $(echo "$LAB_SIGNALS" | tr , ' '); do
     # Not by the function: in the background that would be a shell of its own, and take the signal.
     "$LAB_PYTHON" -m replay record --force -o interrupted.dat -- \
-        "$LAB_PYTHON" -m replay testbench split --pages 200000 --timeout 1000 2> "/tmp/out/$signal.stderr" &
+        "$LAB_PYTHON" -m replay testbench split --pages 20000 --timeout 1000 2> "/tmp/out/$signal.stderr" &
     until grep -q '^20000$' "$KSM/pages_to_scan"; do
         sleep 1
     done
