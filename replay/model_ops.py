@@ -226,7 +226,8 @@ def _faults(ev_fault: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
-    worked = rows.filter(~pl.col("ret").is_between(-4095, -1)).with_columns(pl.col("ret").cast(pl.UInt64))
+    # Addresses of user space are below 2^63; what is negative is an error.
+    worked = rows.filter(pl.col("ret") >= 0).with_columns(pl.col("ret").cast(pl.UInt64))
     anonymous, shared = _has("arg3", k.MAP_ANONYMOUS), _has("arg3", k.MAP_SHARED)
     droppable = pl.col("arg3") & k.MAP_TYPE == k.MAP_DROPPABLE
     huge = _has("arg3", k.MAP_HUGETLB)
