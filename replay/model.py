@@ -17,7 +17,16 @@ from replay.model_frames import frames, refusals
 from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
 from replay.model_rules import RULES
 from replay.model_run import run
-from replay.model_state import BRK_BEFORE, MREMAP_OF_UNKNOWN, TARGET_NOT_FREE, State, new_state, with_room
+from replay.model_state import (
+    BRK_BEFORE,
+    MAPS_DIFFER,
+    MREMAP_OF_UNKNOWN,
+    TARGET_NOT_FREE,
+    TOLD_MERGES,
+    State,
+    new_state,
+    with_room,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +55,10 @@ class Modelled:
             made, and nothing tells whether it shares the address space), ``brk_before`` (the break moved
             before the capture told where it was), ``mremap_of_unknown`` (a VMA was moved or grown whose
             creation the capture does not have), ``target_not_free`` (the kernel put something where the
-            model still had a VMA: a call was missed).
+            model still had a VMA: a call was missed), ``maps_differ`` (a snapshot of the maps shows something
+            else than the model had; the snapshot is believed), ``maps_torn`` (snapshots left out: the process
+            made a system call meanwhile), ``told_merges`` (whether a VMA that a snapshot told merges rests on
+            what it does not tell).
     """
 
     lives: pl.DataFrame
@@ -61,7 +73,8 @@ def reconstruct(
     """Rebuild VMAs, anon_vmas and anon_vma_chains from stock events.
 
     Args:
-        events: Tables ``ev_syscall``, ``ev_task`` and ``ev_fault``; others are not read.
+        events: Tables ``ev_syscall``, ``ev_task`` and ``ev_fault``, and if there are snapshots of maps
+            ``proc_map`` and ``ev_marker``; others are not read.
         rules: Which kernel's rules.
         compiled: Whether to run as machine code; None: by the number of operations.
     """
@@ -72,6 +85,8 @@ def reconstruct(
         "brk_before": int(state.count[BRK_BEFORE]),
         "mremap_of_unknown": int(state.count[MREMAP_OF_UNKNOWN]),
         "target_not_free": int(state.count[TARGET_NOT_FREE]),
+        "maps_differ": int(state.count[MAPS_DIFFER]),
+        "told_merges": int(state.count[TOLD_MERGES]),
     }
     return Modelled(
         *frames(state, table, chosen),

@@ -11,6 +11,8 @@ from replay.model_rules import (
     KSM_INCOMPATIBLE,
     MADV_MERGEABLE,
     MADV_WIPEONFORK,
+    TOLD_FAULTED,
+    TOLD_SHIFT,
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
     VM_DROPPABLE,
@@ -27,7 +29,7 @@ from replay.model_rules import (
     VM_SHARED,
     VM_WRITE,
 )
-from replay.model_state import BRK_BEFORE, MERGEABLE_FIRST, State
+from replay.model_state import BRK_BEFORE, MAPS_DIFFER, MERGEABLE_FIRST, State
 from replay.model_vma import (
     clear_target,
     find_vma,
@@ -222,3 +224,32 @@ def mmap(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: 
     map_range(s, mm, start, end, flags, file, pgoff, False)
     if flags & VM_LOCKED:
         populate(s, mm, start, end)
+
+
+def tell(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
+    """A snapshot of the maps: this VMA is there. What the model has instead goes."""
+    told = flags >> TOLD_SHIFT
+    flags &= (1 << TOLD_SHIFT) - 1
+    vma = find_vma(s, mm, start)
+    if vma >= 0 and s.vma[vma].start < end:
+        if (
+            s.vma[vma].start == start
+            and s.vma[vma].end == end
+            and (s.vma[vma].flags ^ flags) & VM_ACCESS_FLAGS == 0
+        ):
+            return
+        s.count[MAPS_DIFFER] += 1
+        munmap(s, mm, start, end)
+    new = new_vma(s, mm, start, end, flags, file, pgoff, start, 0)
+    s.vma[new].told = told & ~TOLD_FAULTED
+    vma_link(s, new)
+    if told & TOLD_FAULTED:
+        anon_vma_prepare(s, new)
+
+
+def tell_gap(s: State, mm: int, start: int, end: int) -> None:
+    """A snapshot of the maps: nothing is mapped there."""
+    vma = find_vma(s, mm, start)
+    if vma >= 0 and s.vma[vma].start < end:
+        s.count[MAPS_DIFFER] += 1
+        munmap(s, mm, start, end)

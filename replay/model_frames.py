@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from replay.model_ops import PAGE
+from replay.model_rules import TOLD_ANON_PGOFF, TOLD_FLAGS, TOLD_PGOFF
 from replay.model_state import FIELDS, LIVES, REFUSALS, VERSIONS
 
 if TYPE_CHECKING:
@@ -28,19 +29,26 @@ def frames(state: State, table: pl.DataFrame, rules: Rules) -> tuple[pl.DataFram
         rules: Rules of the kernel.
 
     Returns:
-        The columns of ``lifetimes.avc_lives`` in order of insertion, without lives inside of one operation;
+        The columns of ``lifetimes.avc_lives`` in order of insertion, without lives inside of one place;
         and those of table ``vma``, with ``pid``, ``born_seq``, ``died_seq``, in order of ``vma_id``.
     """
     versions = _columns(state, "version", state.count[VERSIONS])
     # Rows are in order of ``born`` already.
     order = np.lexsort((versions["vma"], versions["born"]))
-    vma_id = np.empty(len(order) + 1, np.int64)
+    order = order[_lasts(versions, table)[order]]
+    vma_id = np.full(len(versions["vma"]) + 1, -1)
     vma_id[order] = np.arange(len(order))
     lives = _columns(state, "life", state.count[LIVES])
-    kept = np.flatnonzero(lives["born"] != lives["died"])
+    kept = np.flatnonzero(_lasts(lives, table))
     lives = {name: column[kept] for name, column in lives.items()}
     versions = {name: column[order] for name, column in versions.items()}
     return _lives(lives, vma_id, table, rules), _versions(versions, table, rules)
+
+
+def _lasts(rows: Columns, table: pl.DataFrame) -> np.ndarray[Any, Any]:
+    """Whether each lasts beyond the place of its birth: all that one place did happens at once."""
+    place = table["seq"].to_numpy()
+    return np.asarray((rows["died"] < 0) | (place[rows["born"]] != place[rows["died"]]))
 
 
 def _versions(rows: Columns, table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
@@ -52,9 +60,9 @@ def _versions(rows: Columns, table: pl.DataFrame, rules: Rules) -> pl.DataFrame:
             "mm": rows["mm"].astype(np.uint64),
             "vm_start": rows["start"].astype(np.uint64) * PAGE,
             "vm_end": rows["end"].astype(np.uint64) * PAGE,
-            "vm_pgoff": rows["pgoff"].astype(np.uint64),
+            "vm_pgoff": _where(rows["told"] & TOLD_PGOFF == 0, rows["pgoff"].astype(np.uint64)),
             "anon_pgoff": _pgoff(rows, rules),
-            "vm_flags": rows["flags"].astype(np.uint64),
+            "vm_flags": _where(rows["told"] & TOLD_FLAGS == 0, rows["flags"].astype(np.uint64)),
             "anon_vma": _where(known, (rows["anon_vma"] + 1).astype(np.uint64)),
             "cause_event": table["cause"].gather(rows["born"]).cast(pl.String),
             **_placed(rows, table),
@@ -66,19 +74,20 @@ def _lives(rows: Columns, vma_id: np.ndarray[Any, Any], table: pl.DataFrame, rul
     first = rows["anon_pgoff" if rules.anon_pgoff else "pgoff"].astype(np.uint64)
     pages = (rows["end"] - rows["start"]).astype(np.uint64)
     placed = _placed(rows, table)
+    known = rows["told"] & (TOLD_ANON_PGOFF if rules.anon_pgoff else TOLD_PGOFF) == 0
     return pl.DataFrame(
         {
             "avc": (rows["avc"] + 1).astype(np.uint64),
             "anon_vma": (rows["anon_vma"] + 1).astype(np.uint64),
             "vma": rows["vma"].astype(np.uint64),
             "mm": rows["mm"].astype(np.uint64),
-            "first_pgoff": first,
-            "last_pgoff": first + pages - np.uint64(1),
+            "first_pgoff": _where(known, first),
+            "last_pgoff": _where(known, first + pages - np.uint64(1)),
             "vm_start": rows["start"].astype(np.uint64) * PAGE,
             "vm_end": rows["end"].astype(np.uint64) * PAGE,
-            "vm_pgoff": rows["pgoff"].astype(np.uint64),
+            "vm_pgoff": _where(rows["told"] & TOLD_PGOFF == 0, rows["pgoff"].astype(np.uint64)),
             "anon_pgoff": _pgoff(rows, rules),
-            "born": placed["born_seq"],
+            "born": placed["born_seq"].fill_null(-1),
             "died": placed["died_seq"].fill_null(AFTER),
             "vma_id": vma_id[rows["version"]],
             "removed_by": _where(rows["died"] >= 0, table["pid"].to_numpy()[rows["died"]]),
@@ -90,7 +99,10 @@ def _lives(rows: Columns, vma_id: np.ndarray[Any, Any], table: pl.DataFrame, rul
 
 def _pgoff(rows: Columns, rules: Rules) -> pl.Series:
     pgoff = rows["anon_pgoff"].astype(np.uint64)
-    return pl.Series(pgoff) if rules.anon_pgoff else pl.repeat(None, len(pgoff), dtype=pl.UInt64, eager=True)
+    known = rows["told"] & TOLD_ANON_PGOFF == 0
+    return (
+        _where(known, pgoff) if rules.anon_pgoff else pl.repeat(None, len(pgoff), dtype=pl.UInt64, eager=True)
+    )
 
 
 def refusals(state: State, table: pl.DataFrame) -> pl.DataFrame:
@@ -132,11 +144,12 @@ def _placed(rows: Columns, table: pl.DataFrame) -> dict[str, pl.Series]:
     """Places and times of the operations ``born`` and ``died`` (-1: none)."""
     born, died = rows["born"], rows["died"]
     ended = died >= 0
+    seen = table["seq"].to_numpy()[born] >= 0
     return {
         "pid": table["pid"].gather(born),
-        "born_seq": table["seq"].gather(born),
+        "born_seq": _where(seen, table["seq"].to_numpy()[born]),
         "died_seq": _where(ended, table["seq"].to_numpy()[died]),
-        "born_ts_ns": table["ts_ns"].gather(born),
+        "born_ts_ns": _where(seen, table["ts_ns"].to_numpy()[born]),
         "died_ts_ns": _where(ended, table["ts_ns"].to_numpy()[died]),
         "evidence": pl.repeat("modelled", len(born), eager=True),
     }

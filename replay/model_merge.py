@@ -16,7 +16,7 @@ from replay.model_rmap import (
     touch,
 )
 from replay.model_rules import OWN_FLAGS, VM_MAYBE_GUARD, VM_SHARED
-from replay.model_state import ANON_PGOFF, MERGES_FAULTED, OP, REFUSALS, State
+from replay.model_state import ANON_PGOFF, MERGES_FAULTED, OP, REFUSALS, TOLD_MERGES, State
 from replay.model_vma import drop_vma, set_start, split_vma, vma_unlink
 
 
@@ -51,6 +51,7 @@ def can_merge(
     vm_flags that 7.3 sets before it asks, and 6.12 after it. ``child``: what is proposed is part or a copy of
     a VMA that has anon_vmas of its parents.
     """
+    s.count[TOLD_MERGES] += int(s.vma[other].told != 0)
     private_file = file != 0 and flags & VM_SHARED == 0
     older = reasons_against(
         s, False, other, flags & ~mergeable, file, policy, anon_vma, child
@@ -166,6 +167,10 @@ def merge_existing_range(s: State, vma: int, start: int, end: int, flags: int, p
             right = neighbours_merge(s, before, after)
     guard = s.vma[vma].flags & VM_MAYBE_GUARD
     whole = left_side and right_side
+    if left or right:
+        s.vma[before if left else after].told |= s.vma[vma].told | (
+            s.vma[after].told if left and right else 0
+        )
     if left and right:
         dup_anon_vma(s, before, after if s.vma[after].anon_vma >= 0 else vma)
         guard |= s.vma[after].flags & VM_MAYBE_GUARD
@@ -252,6 +257,8 @@ def merge_new_range(
         return -1
     target = before if left else after
     remove = after if left and right else -1
+    s.vma[target].told |= s.vma[remove].told if remove >= 0 else 0
+    s.vma[target].told |= s.vma[copied_from].told if copied_from >= 0 else 0
     if remove >= 0:
         dup_anon_vma(s, target, remove)
         s.vma[target].flags |= s.vma[remove].flags & VM_MAYBE_GUARD

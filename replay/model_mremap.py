@@ -67,6 +67,7 @@ def copy_vma(s: State, vma: int, addr: int, new_addr: int, pages: int, keep: boo
     )
     if merged < 0:
         new = new_vma(s, mm, new_addr, end, flags, file, pgoff, anon_pgoff, policy)
+        s.vma[new].told = s.vma[vma].told
         s.vma[new].anon_vma = anon_vma
         anon_vma_clone(s, new, vma, False)
         vma_link(s, new)

@@ -19,6 +19,8 @@ LOCK        start, end, vm_flags to set, 1 if it failed at a hole
 LOCK_ALL    vm_flags to set, vm_flags of later mappings, 1 if it acts on what there is
 MBIND       start, end, policy (a number; 0: default)
 GROW        start, end
+TELL        start, end, vm_flags and what is not known (``TOLD_SHIFT``), file, vm_pgoff: of a snapshot
+TELL_GAP    start, end: nothing is mapped there
 MOVE        start, pages, new pages, new start, flags; FAILED_MREMAP_TO and MOVE_MANY likewise
 =========== ===============================================================================================
 """
@@ -32,6 +34,7 @@ import numpy as np
 import polars as pl
 
 from replay import model_rules as k
+from replay.model_told import told_maps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +61,9 @@ if TYPE_CHECKING:
     OP_MOVE,
     OP_MOVE_MANY,
     OP_FAILED_MREMAP_TO,
-) = range(21)
+    OP_TELL,
+    OP_TELL_GAP,
+) = range(23)
 
 OPERANDS: Final = ("a", "b", "c", "d", "e")
 EXECS: Final = ("execve", "execveat")
@@ -114,11 +119,15 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
     for name in done["name"].unique():
         if (make := _CALLS.get(name)) is not None:
             frames += make(done.filter(pl.col("name") == name), rules)
+    if "proc_map" in events:
+        told, torn = told_maps(events)
+        doubts["maps_torn"] = torn
+        frames = [*told, *frames]
     whole = pl.concat(frames)
     far = pl.any_horizontal(
         pl.col(name).is_between(-MAX_PAGE, MAX_PAGE).not_() for name in ("a", "b")
     ) & ~pl.col("kind").is_in((OP_LOCK_ALL,))
-    return whole.filter(~far).sort("seq"), doubts
+    return whole.filter(~far).sort("seq", maintain_order=True), doubts
 
 
 def finished_calls(ev_syscall: pl.DataFrame) -> pl.DataFrame:

@@ -51,6 +51,7 @@ def tree_insert(s: State, avc: int) -> None:
     life.born = s.count[OP]
     life.died = -1
     life.version = -1
+    life.told = area.told
 
 
 def tree_remove(s: State, avc: int) -> None:

@@ -55,6 +55,7 @@ def rules_for(release: str | None) -> KernelRules:
 MAX_FD: Final = (1 << 30) - 1
 """File descriptors have fewer bits: a process may have at most 2^30 files (fs/file.c)."""
 PAGE_SHIFT: Final = 12
+PAGE_BYTES: Final = 1 << PAGE_SHIFT
 HUGE_PAGES: Final = 512
 """Pages of a PMD (HPAGE_PMD_NR on x86-64)."""
 
@@ -87,6 +88,13 @@ VM_MAYBE_GUARD: Final = 1 << 61
 """Not the kernel's bit, which differs between builds; a sticky flag: merging ignores and keeps it."""
 VM_SEALED: Final = 1 << 62
 """Not the kernel's bit 63, which a signed integer has no place for."""
+TOLD_PGOFF: Final = 1
+TOLD_ANON_PGOFF: Final = 2
+TOLD_FLAGS: Final = 4
+"""What is not known of a VMA that a snapshot of the maps told: its page offsets; flags besides protection."""
+TOLD_SHIFT: Final = 48
+"""Place of these bits in the vm_flags of an operation; after them whether it has an anon_vma for certain."""
+TOLD_FAULTED: Final = 8
 OWN_FLAGS: Final = VM_MAYBE_GUARD | VM_SEALED
 KSM_INCOMPATIBLE: Final = VM_SHARED | VM_MAYSHARE | VM_HUGETLB | VM_DROPPABLE
 

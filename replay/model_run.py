@@ -18,6 +18,8 @@ from replay.model_calls import (
     mmap,
     mprotect,
     populate,
+    tell,
+    tell_gap,
 )
 from replay.model_mremap import failed_mremap_to, grow_in_place, mremap_to, remap_move
 from replay.model_ops import (
@@ -41,6 +43,8 @@ from replay.model_ops import (
     OP_MPROTECT,
     OP_MUNMAP,
     OP_POPULATE,
+    OP_TELL,
+    OP_TELL_GAP,
     OP_THREAD,
     Operations,
 )
@@ -179,6 +183,10 @@ def step(s: State, ops: Operations, op: int) -> None:
         grow_in_place(s, mm, a, b)
     elif kind == OP_GUARD:
         guard_install(s, mm, a, b)
+    elif kind == OP_TELL:
+        tell(s, mm, a, b, c, d, e)
+    elif kind == OP_TELL_GAP:
+        tell_gap(s, mm, a, b)
     elif kind == OP_MERGE_ANY:
         merge_any(s, mm, a)
     elif kind == OP_LOCK:

@@ -69,6 +69,7 @@ def dup_mmap(s: State, child: int, parent: int) -> None:
                 s.vma[vma].anon_pgoff,
                 s.vma[vma].policy,
             )
+            s.vma[new].told = s.vma[vma].told
             vma_link(s, new)
             if flags & VM_WIPEONFORK == 0:
                 anon_vma_fork(s, new, vma)
@@ -132,6 +133,7 @@ def differs(s: State, slot: int) -> bool:
         or version.anon_pgoff != vma.anon_pgoff
         or version.flags != vma.flags & ~OWN_FLAGS
         or version.anon_vma != vma.anon_vma
+        or version.told != vma.told
     )
 
 
@@ -151,3 +153,4 @@ def open_version(s: State, slot: int) -> None:
     version.anon_vma = vma.anon_vma
     version.born = s.count[OP]
     version.died = -1
+    version.told = vma.told

@@ -53,8 +53,10 @@ BLOCK: Final = 32
     BRK_BEFORE,
     MREMAP_OF_UNKNOWN,
     TARGET_NOT_FREE,
+    MAPS_DIFFER,
+    TOLD_MERGES,
     NEEDED,
-) = range(28)
+) = range(30)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)
@@ -66,7 +68,8 @@ class State(NamedTuple):
     Attributes:
         count: Integers by the constants above.
         vma: VMAs by slot. ``head``, ``tail``, ``chain``: their avcs, and how many; ``prev``, ``next``:
-            neighbours in the address space; ``touched``: last operation that did; ``version``: its row there.
+            neighbours in the address space; ``touched``: last operation that did; ``version``: its row there;
+            ``told``: what is not known of it (``TOLD_PGOFF`` and others).
         avc: anon_vma_chains by slot; ``life``: its row of ``life`` while it is on the tree.
         anon_vma: anon_vmas by number; ``linked``: intervals on its tree.
         space: Address spaces by slot; ``vmas``: how many it has; ``depth``: forks above it.
@@ -102,7 +105,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "vma": (
         *("start", "end", "flags", "pgoff", "anon_pgoff"),
         *("file", "policy", "anon_vma", "chain", "prev", "next"),
-        *("head", "tail", "space", "touched", "number", "version"),
+        *("head", "tail", "space", "touched", "number", "version", "told"),
     ),
     "avc": ("next", "prev", "vma", "anon_vma", "life", "number"),
     "anon_vma": ("parent", "children", "active", "linked"),
@@ -124,8 +127,21 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "born",
         "died",
         "version",
+        "told",
     ),
-    "version": ("start", "end", "pgoff", "anon_pgoff", "flags", "vma", "mm", "anon_vma", "born", "died"),
+    "version": (
+        "start",
+        "end",
+        "pgoff",
+        "anon_pgoff",
+        "flags",
+        "vma",
+        "mm",
+        "anon_vma",
+        "born",
+        "died",
+        "told",
+    ),
     "refusal": ("flags", "op", "older", "newer", "anon_vma"),
     "task": ("space",),
 }

@@ -66,6 +66,7 @@ def new_vma(
     s.vma[vma].chain = 0
     s.vma[vma].touched = -1
     s.vma[vma].version = -1
+    s.vma[vma].told = 0
     touch(s, vma)
     return int(vma)
 
@@ -130,6 +131,7 @@ def split_vma(s: State, vma: int, at: int, new_below: bool) -> int:
         s.vma[vma].anon_pgoff + ahead,
         s.vma[vma].policy,
     )
+    s.vma[new].told = s.vma[vma].told
     s.vma[new].anon_vma = s.vma[vma].anon_vma
     anon_vma_clone(s, new, vma, False)
     pre_update(s, vma)

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from replay import model_rules as k
+from replay.oracle_model_told import gaps, snapshots, tell
 from replay.oracle_model_vma import Areas, Mm, Proposed, Vma
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 _PAGE = 1 << k.PAGE_SHIFT
+
+
+def _born(row: Event) -> Event:
+    """Birth of what an event makes; what a snapshot told when the capture began was there before."""
+    seen = row["seq"] >= 0
+    return {"born_seq": row["seq"] if seen else None, "born_ts_ns": row["ts_ns"] if seen else None}
 
 
 def _up(byte: int) -> int:
@@ -56,37 +63,61 @@ class OracleModel:
             for name in ("ev_syscall", "ev_task", "ev_fault")
             for row in events[name].iter_rows(named=True)
         ]
+        if "proc_map" in events:
+            told, self.doubts["maps_torn"] = snapshots(events)
+            rows = [*((each["seq"], "proc_map", each) for each in told), *rows]
+            # A snapshot holds behind the event at its place.
+            rows.sort(key=lambda each: (each[0], each[1] == "proc_map", each[2]["pid"]))
         newtasks = (events["ev_task"]["kind"] == "newtask").any()
         self._birth = "newtask" if newtasks else "fork"
         for _, name, row in sorted(rows, key=lambda each: each[0]):
             self._cause: str | None = None
+            if name == "proc_map":
+                self._snapshot(row)
+                continue
             {"ev_syscall": self._syscall, "ev_task": self._task, "ev_fault": self._fault}[name](row)
             self._publish(row)
+        self.doubts["told_merges"] = self.areas.told_merges
+        self.doubts = Counter({name: count for name, count in self.doubts.items() if count})
         return self
+
+    def _snapshot(self, row: Event) -> None:
+        self._cause = "maps"
+        mm = self._mm_of(row["pid"])
+        for number, (start, end) in enumerate(gaps(row["lines"])):
+            if row["is_whole"] and start < end:
+                vma = mm.find(start)
+                if vma is not None and vma.start < end:
+                    self.doubts["maps_differ"] += 1
+                    self.areas.munmap(mm, start, end)
+                self._publish(row)
+            if number < len(row["lines"]):
+                self.doubts["maps_differ"] += tell(self.areas, mm, row["lines"][number])
+                self._publish(row)
 
     # What comes out
 
     def _publish(self, row: Event) -> None:
         """Close and open lives and versions after one operation."""
-        for is_insert, avc, start, end, pgoff, anon_pgoff in self.areas.log:
+        for is_insert, avc, start, end, pgoff, anon_pgoff, told in self.areas.log:
             if not is_insert:
                 life = self._open_lives.pop(avc.number)
                 life["died_seq"], life["died_ts_ns"] = row["seq"], row["ts_ns"]
                 continue
-            first = anon_pgoff if self.rules.anon_pgoff else pgoff
+            key = k.TOLD_ANON_PGOFF if self.rules.anon_pgoff else k.TOLD_PGOFF
+            first = None if told & key else anon_pgoff if self.rules.anon_pgoff else pgoff
             life = {
                 "avc": avc.number + 1,
                 "anon_vma": avc.anon_vma.number,
                 "vma": avc.vma.number,
                 "mm": avc.vma.mm.number,
                 "first_pgoff": first,
-                "last_pgoff": first + end - start - 1,
+                "last_pgoff": None if first is None else first + end - start - 1,
                 "vm_start": start * _PAGE,
                 "vm_end": end * _PAGE,
-                "vm_pgoff": pgoff,
+                "vm_pgoff": None if told & k.TOLD_PGOFF else pgoff,
                 "pid": row["pid"],
-                "born_seq": row["seq"],
-                "born_ts_ns": row["ts_ns"],
+                **_born(row),
                 "died_seq": None,
                 "died_ts_ns": None,
             }
@@ -114,9 +145,12 @@ class OracleModel:
             "mm": vma.mm.number,
             "vm_start": vma.start * _PAGE,
             "vm_end": vma.end * _PAGE,
-            "vm_pgoff": vma.pgoff,
-            "anon_pgoff": vma.anon_pgoff if self.rules.anon_pgoff else None,
-            "vm_flags": vma.flags & ~k.OWN_FLAGS,
+            "vm_pgoff": None if vma.told & k.TOLD_PGOFF else vma.pgoff,
+            "anon_pgoff": vma.anon_pgoff
+            if self.rules.anon_pgoff and not vma.told & k.TOLD_ANON_PGOFF
+            else None,
+            "vm_flags": None if vma.told & k.TOLD_FLAGS else vma.flags & ~k.OWN_FLAGS,
+            "all": (vma.flags & ~k.OWN_FLAGS, vma.pgoff, vma.anon_pgoff, vma.told),
             "anon_vma": vma.anon_vma.number if vma.anon_vma is not None else None,
         }
         before = self._open_versions.get(vma.number)
@@ -127,8 +161,7 @@ class OracleModel:
             del self._open_versions[vma.number]
         if not vma.dead:
             born = {
-                "born_seq": row["seq"],
-                "born_ts_ns": row["ts_ns"],
+                **_born(row),
                 "died_seq": None,
                 "died_ts_ns": None,
                 "cause_event": self._cause,
@@ -189,6 +222,7 @@ class OracleModel:
             copy.flags &= ~k.VM_LOCKED_MASK
             copy.anon_vma = None
             new = self.areas.new_vma(child, copy)
+            new.told = vma.told
             child.vmas.append(new)
             if not vma.flags & k.VM_WIPEONFORK:
                 self.areas.anon_vma_fork(new, vma)
@@ -566,5 +600,6 @@ class OracleModel:
         without = vma if keep and vma.anon_vma is None and self.rules.dontunmap_resets else None
         if self.areas.merge_new_range(vma.mm, new, without=without) is None:
             copy = self.areas.new_vma(vma.mm, new)
+            copy.told = vma.told
             self.areas.anon_vma_clone(copy, vma)
             vma.mm.add(copy)

@@ -52,6 +52,7 @@ class Vma:
     anon_vma: AnonVma | None = None
     avcs: list[Avc] = field(default_factory=list)
     dead: bool = False
+    told: int = 0
 
     @property
     def is_fork_child(self) -> bool:
@@ -128,13 +129,15 @@ class Areas:
         log: Insertions (True) into and removals (False) from trees of the current operation, in order, with
             the range of the VMA at that instant.
         touched: VMAs that the current operation may have changed.
+        told_merges: Merges that were asked of VMAs that a snapshot told.
         refused: Merges that the current operation tried and the rules of some kernel refuse: the reasons by
             those of 6.12 and of 7.3, the flags that differ, the number of the anon_vma.
     """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.log: list[tuple[bool, Avc, int, int, int, int]] = []
+        self.log: list[tuple[bool, Avc, int, int, int, int, int]] = []
+        self.told_merges = 0
         self.touched: dict[int, Vma] = {}
         self.refused: list[tuple[set[str], set[str], int, int | None]] = []
         self._vmas = self._avcs = self._anon_vmas = self._mms = 0
@@ -152,7 +155,7 @@ class Areas:
     def _changed(self, is_insert: bool, avc: Avc) -> None:
         vma = avc.vma
         self.touched[vma.number] = vma
-        self.log.append((is_insert, avc, vma.start, vma.end, vma.pgoff, vma.anon_pgoff))
+        self.log.append((is_insert, avc, vma.start, vma.end, vma.pgoff, vma.anon_pgoff, vma.told))
 
     def _assign(self, vma: Vma, anon_vma: AnonVma) -> Avc:
         """anon_vma_chain_assign()."""
@@ -296,6 +299,7 @@ class Areas:
             new.end = at
         else:
             new.shift_start(at)
+        new.told = vma.told
         self.anon_vma_clone(new, vma)
         self._pre_update(vma)
         if new_below:
@@ -356,6 +360,7 @@ class Areas:
 
     def _merges(self, new: Proposed, other: Vma, low: Range, high: Range) -> bool:
         """Whether the kernel's own rules let them merge; what is against it is noted."""
+        self.told_merges += other.told != 0
         older, newer = (self._reasons(RULES[name], new, other, low, high) for name in ("6.12", "7.3"))
         if older or newer:
             own = new.anon_vma or other.anon_vma
@@ -390,6 +395,9 @@ class Areas:
         next_ = vma.mm.vmas[at + 1] if right_side and at + 1 < len(vma.mm.vmas) else None
         left, right = self._can_merge(new, prev, next_)
         sticky = vma.flags & VM_MAYBE_GUARD
+        kept = prev if left else next_ if right else None
+        if kept is not None:
+            kept.told |= vma.told | (next_.told if left and right and next_ is not None else 0)
         whole = left_side and right_side
         if left and prev is not None:
             if right and next_ is not None:
@@ -423,6 +431,8 @@ class Areas:
         if target is None:
             return None
         remove = [next_] if left and right and next_ is not None else []
+        for other in (*remove, new.copied_from):
+            target.told |= other.told if other is not None else 0
         for each in remove:
             self._dup_anon_vma(target, each)
         if self.rules.anon_pgoff and new.copied_from is not None:

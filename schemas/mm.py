@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas.kinds import count, int64, nanoseconds, pgoff, pointer, real, text, uint64, user_address
+from schemas.kinds import (
+    count,
+    flag,
+    int32,
+    int64,
+    nanoseconds,
+    pgoff,
+    pointer,
+    real,
+    text,
+    uint64,
+    user_address,
+)
 from schemas.table import Table
 
 _STATE = "replay: state"
@@ -94,6 +106,37 @@ AVC: Final = Table(
     ),
 )
 
+_MAPS: Final = "/proc/PID/maps or smaps; perf's mmap2 records"
+_NOT_TOLD: Final = "the source does not tell"
+
+PROC_MAP: Final = Table(
+    name="proc_map",
+    version="1.0",
+    doc="One VMA of one process at one instant, as a snapshot of its maps tells it.",
+    columns=(
+        int64("snapshot", "Number of the snapshot that the row belongs to.", _MAPS),
+        int32("pid", "The process: thread id of its first task.", _MAPS),
+        nanoseconds("begin_ns", "When it began to be read, CLOCK_MONOTONIC.", _MAPS, null=_NOT_TOLD),
+        nanoseconds("end_ns", "When it was read.", _MAPS, null=_NOT_TOLD),
+        int64(
+            "place",
+            "Place in the order of events behind which it holds; -1: when the capture began.",
+            _MAPS,
+            null="follows from the times",
+        ),
+        flag("is_whole", "Whether what the snapshot does not list is not mapped.", _MAPS),
+        user_address("vm_start", "First byte.", _MAPS),
+        user_address("vm_end", "First byte after it.", _MAPS),
+        int32("prot", "Read 1, write 2, execute 4.", _MAPS, unit="PROT_* bits"),
+        flag("is_shared", "MAP_SHARED.", _MAPS),
+        pgoff("pgoff", "Page offset in the file.", _MAPS, null="no file: anonymous memory"),
+        text("file", "Device, inode and path of the file.", _MAPS, null="no file: anonymous memory"),
+        text("name", "Name in brackets, such as [stack].", _MAPS, null="none"),
+        uint64("vm_flags", "vma->vm_flags.", "VmFlags of smaps", null=_NOT_TOLD, unit="VM_* bits"),
+        flag("is_faulted", "True: it has anonymous pages, so an anon_vma.", "smaps", null=_NOT_TOLD),
+    ),
+)
+
 AGREEMENT: Final = Table(
     name="agreement",
     version="1.0",
@@ -119,4 +162,4 @@ AGREEMENT: Final = Table(
     ),
 )
 
-TABLES: Final = (VMA, AVC, AGREEMENT)
+TABLES: Final = (VMA, AVC, PROC_MAP, AGREEMENT)

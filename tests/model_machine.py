@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from schemas import TABLES
@@ -29,6 +31,7 @@ class History:
 
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {"ev_syscall": [], "ev_task": [], "ev_fault": []}
+        self.maps: list[dict[str, Any]] = []
         self.seq = 0
 
     def _event(self, table: str, pid: int, **fields: Any) -> None:
@@ -64,12 +67,24 @@ class History:
         """exec or exit."""
         self._event("ev_task", pid, kind=kind)
 
+    def snapshot(self, pid: int, lines: list[dict[str, Any]], *, whole: bool = True) -> None:
+        """Lines of /proc/PID/maps, at a place of their own; without more, of private memory."""
+        number = self.maps[-1]["snapshot"] + 1 if self.maps else 0
+        usual = {"prot": 3, "is_shared": False, "is_whole": whole, "snapshot": number, "place": self.seq}
+        empty = dict.fromkeys(TABLES["proc_map"].arrow.names)
+        self.maps += [{**empty, **usual, "pid": pid, **line} for line in lines]
+        self.seq += 1
+
     def events(self) -> dict[str, pl.DataFrame]:
-        """The tables."""
+        """The tables; ``proc_map`` only if there are snapshots."""
         schemas = {name: frame.schema for name, frame in empty_events().items()}
-        return empty_events() | {
-            name: pl.DataFrame(rows, schema=schemas[name]) for name, rows in self.rows.items()
-        }
+        told = {"proc_map": TABLES["proc_map"].arrow} if self.maps else {}
+        maps = {name: pl.DataFrame(pa.Table.from_pylist(self.maps, schema)) for name, schema in told.items()}
+        return (
+            empty_events()
+            | {name: pl.DataFrame(rows, schema=schemas[name]) for name, rows in self.rows.items()}
+            | maps
+        )
 
 
 @st.composite
@@ -145,7 +160,28 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
     def fault() -> None:
         history.fault(draw(pid), draw(page) + 24, write=draw(st.sampled_from((True, True, False))))
 
+    def snapshot() -> None:
+        edges = sorted(draw(st.sets(st.integers(0, PAGES), min_size=2, max_size=6)))
+        lines: list[dict[str, Any]] = []
+        for first, last in pairwise(edges):
+            if draw(st.booleans()):
+                continue
+            file = draw(st.sampled_from((None, None, "a", "b")))
+            line = {
+                "vm_start": BASE + first * PAGE,
+                "vm_end": BASE + last * PAGE,
+                "prot": draw(st.sampled_from((1, 3, 3))),
+                "is_shared": draw(st.sampled_from((False, False, True))),
+                "file": file,
+                "pgoff": None if file is None else draw(st.integers(0, 3)),
+                "name": draw(st.sampled_from((None, None, None, "[stack]"))) if file is None else None,
+                "vm_flags": draw(st.sampled_from((None, None, 0x100073, 0x80100073))),
+                "is_faulted": draw(st.sampled_from((None, None, True))),
+            }
+            lines.append(line)
+        history.snapshot(draw(pid), lines, whole=draw(st.booleans()))
+
     often = (mmap, munmap, mprotect, madvise, mremap, fault, fault, fault, mprotect, madvise, fork)
     for _ in range(draw(st.integers(1, 40))):
-        draw(st.sampled_from((*often, brk, lock, task, merge_any)))()
+        draw(st.sampled_from((*often, brk, lock, task, merge_any, snapshot)))()
     return history.events()
