@@ -30,6 +30,7 @@ UNAME: Final = 5
 OFFSET: Final = 7
 CPUCOUNT: Final = 8
 VERSION: Final = 9
+PROCMAPS: Final = 10
 TSC2NSEC: Final = 14
 STRINGS: Final = 15
 HEADER_INFO: Final = 16

@@ -113,6 +113,10 @@ class Capture(Protocol):
         """Names of tasks by thread id, as far as the capture stores them."""
         ...
 
+    def stored_maps(self) -> str:
+        """Process maps that the recorder stored, as it wrote them; empty: none."""
+        ...
+
     def symbol(self, address: int) -> str | None:
         """Name of the kernel function that begins at ``address``; None: the capture does not say."""
         ...

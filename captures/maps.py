@@ -14,6 +14,7 @@ import tarfile
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
+import pyarrow as pa
 
 from schemas import TABLES
 from schemas.errors import UsageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import pyarrow as pa
+    from captures.info import Capture
 
 MAX_BYTES: Final = 1 << 28
 """Of all texts together."""
@@ -46,6 +47,73 @@ _PID_IN_NAME: Final = re.compile(
     r"(?:^|/)(?:(\d{1,9})[./](?:s?maps)\b|s?maps\D(?:.*\D)?(\d{1,9})(?:\.\w+)?$)"
 )
 _MARKER: Final = r"^maps (\d{1,9}) (.*)$"
+
+
+def known_maps(capture: Capture, ev_marker: pa.Table, path: Path | None) -> pa.Table:
+    """Table ``proc_map`` of all that a capture itself and a file beside it tell.
+
+    Args:
+        capture: The capture.
+        ev_marker: Its markers.
+        path: File, folder or archive with snapshots; None: there is none.
+
+    Raises:
+        UsageError: As ``read_maps``; or the file's times are of another clock than the capture's.
+    """
+    parts = [marker_maps(ev_marker), recorder_maps(capture.stored_maps())]
+    if "perf:mmap2" in capture.formats:
+        parts.append(perf_maps(capture.decode(["perf:mmap2"])["perf:mmap2"]))
+    if path is not None:
+        parts.append(read_maps(path))
+        timed = parts[-1]["end_ns"].null_count < parts[-1].num_rows
+        if timed and capture.info.clock != "mono":
+            raise UsageError(
+                "the times of the maps do not fit those of the events",
+                where=str(path),
+                hint=f"they are of CLOCK_MONOTONIC, those of the capture {capture.info.clock}",
+            )
+    frames: list[pl.DataFrame] = []
+    for part in parts:
+        used = frames[-1]["snapshot"].max() if frames else None
+        first = used + 1 if isinstance(used, int) else len(frames) << 32
+        frames.append(pl.DataFrame(pl.from_arrow(part)).with_columns(pl.col("snapshot") + first))
+    return _table(pl.concat(frames))
+
+
+def recorder_maps(text: str) -> pa.Table:
+    """Table ``proc_map`` of what trace-cmd stores: ``PID LINES NAME``, then ``START END FILE`` each.
+
+    These are the mappings that have a name, without protection and page offset; when they were read, nobody
+    says: they are taken for those at the begin.
+    """
+    rows, pid = [], None
+    for line in text.splitlines():
+        words = line.rstrip("\0").split(" ", 2)
+        if len(words) == 3 and pid is not None and not words[2].strip().isdigit() and _is_range(words):
+            start, end = (int(word, 16) for word in words[:2])
+            bracketed = words[2].startswith("[")
+            rows.append(
+                {
+                    "snapshot": pid,
+                    "pid": pid,
+                    "place": -1,
+                    "is_whole": False,
+                    "vm_start": start,
+                    "vm_end": end,
+                    "file": None if words[2] in ("[heap]", "[stack]") else words[2],
+                    "name": words[2] if bracketed else None,
+                }
+            )
+        elif len(words) == 3 and all(re.fullmatch(r"[0-9a-f]{1,8}", word) for word in words[:2]):
+            pid = int(words[0], 16)
+    arrow = TABLES["proc_map"].arrow
+    return TABLES["proc_map"].cast(pa.Table.from_pylist(rows, schema=arrow))
+
+
+def _is_range(words: list[str]) -> bool:
+    """Whether the words are begin and end of a mapping and its name."""
+    hexadecimal = all(re.fullmatch(r"[0-9a-f]{1,16}", word) for word in words[:2])
+    return hexadecimal and words[2][:1] in ("/", "[") and int(words[0], 16) < int(words[1], 16)
 
 
 def read_maps(path: Path) -> pa.Table:

@@ -157,6 +157,10 @@ class TextCapture:
         """Names of tasks by thread id: the last one that the text prints."""
         return dict(self._index.tasks.select("pid", "task").iter_rows())
 
+    def stored_maps(self) -> str:
+        """Empty: text holds none."""
+        return ""
+
     def symbol(self, address: int) -> str | None:
         """None: text does not say where functions are."""
         return None

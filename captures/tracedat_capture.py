@@ -149,6 +149,12 @@ class TraceDatCapture:
                 names[int(pid)] = comm
         return names
 
+    def stored_maps(self) -> str:
+        """Content of the options PROCMAPS (trace-cmd record --proc-map)."""
+        return "\n".join(
+            each.decode("utf-8", "replace") for each in self._container.options.get(c.PROCMAPS, [])
+        )
+
     def symbol(self, address: int) -> str | None:
         """Name of the kernel function that begins at ``address``; None: kallsyms does not say."""
         text = self._kallsyms

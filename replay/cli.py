@@ -101,6 +101,9 @@ def analyze(
         str | None,
         typer.Option("--kernel-rules", metavar="VERSION", help="Rules of the model: 6.12 or 7.3."),
     ] = None,
+    maps: Annotated[
+        Path | None, typer.Option("--maps", help="Texts of /proc/PID/maps or smaps: file, folder or tar.")
+    ] = None,
     walks: Annotated[
         str,
         typer.Option(
@@ -146,7 +149,11 @@ def analyze(
     kinds = cli_results.redacted_kinds(redact)
     max_bytes = cli_results.page_bytes(max_size)
     options = AnalyzeOptions(
-        evidence=evidence, kernel_rules=kernel_rules, walks=walks, max_page_sharing=max_page_sharing
+        evidence=evidence,
+        kernel_rules=kernel_rules,
+        maps=None if maps is None else str(maps),
+        walks=walks,
+        max_page_sharing=max_page_sharing,
     )
     if strategy is not None:
         options = replace(options, strategies=tuple(strategy))

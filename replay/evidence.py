@@ -69,6 +69,7 @@ class Rebuilt(NamedTuple):
         refusals: Where the model ran: the merges that it refused (``model.Modelled.refusals``).
         other: With probes and ``kernel_rules``: the same history by these rules.
         stock: With modelled evidence: what stock events tell of KSM.
+        doubts: Where the model ran: ``model.Modelled.doubts``.
     """
 
     events: Mapping[str, pl.DataFrame]
@@ -77,6 +78,7 @@ class Rebuilt(NamedTuple):
     refusals: pl.DataFrame | None = None
     other: OtherKernel | None = None
     stock: Stock | None = None
+    doubts: Mapping[str, int] | None = None
 
 
 def rebuild(
@@ -86,6 +88,7 @@ def rebuild(
     probed: bool,
     release: str | None,
     gaps: Gaps | None,
+    maps: pl.DataFrame,
 ) -> Rebuilt:
     """Rebuild the state by the evidence that was asked for, and replay the walks over it.
 
@@ -99,6 +102,7 @@ def rebuild(
         probed: Whether the capture has the tree probes.
         release: Release of the traced kernel.
         gaps: When events were lost; None: none were.
+        maps: Table ``proc_map``: what was mapped already.
     """
     evidence = options.evidence or ("exact" if probed else "modelled")
     asked = cast("KernelRules | None", options.kernel_rules)
@@ -110,15 +114,15 @@ def rebuild(
     told = gaps is None and events["ev_walk"].is_empty() and not events["ev_merge"].is_empty()
     if evidence == "modelled" and told:
         events = {name: _stock(name, frame) for name, frame in events.items()}
-        modelled = reconstruct(events, rules)
+        modelled = reconstruct({**events, "proc_map": maps}, rules)
         stock = replay_stock(events, modelled, options.strategies)
         events["ev_avc"] = stock.ev_avc
-        return Rebuilt(events, stock.state, refusals=modelled.refusals, stock=stock)
-    modelled = reconstruct(events, rules)
+        return Rebuilt(events, stock.state, refusals=modelled.refusals, stock=stock, doubts=modelled.doubts)
+    modelled = reconstruct({**events, "proc_map": maps}, rules)
     if evidence == "modelled":
         blind = {name: frame.clear() if name in _OF_PROBES else frame for name, frame in events.items()}
         replayed = replay_state(blind, modelled.lives, modelled.versions, options.strategies)
-        return Rebuilt(events, replayed, refusals=modelled.refusals)
+        return Rebuilt(events, replayed, refusals=modelled.refusals, doubts=modelled.doubts)
     return Rebuilt(
         events,
         replay_exact(events, options.strategies, gaps),
@@ -127,4 +131,5 @@ def rebuild(
         else None,
         modelled.refusals if rules == rules_of(release, events) else None,
         by_rules_of(events, modelled, rules, options.strategies) if asked is not None else None,
+        doubts=modelled.doubts,
     )

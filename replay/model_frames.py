@@ -89,7 +89,7 @@ def _lives(rows: Columns, vma_id: np.ndarray[Any, Any], table: pl.DataFrame, rul
             "anon_pgoff": _pgoff(rows, rules),
             "born": placed["born_seq"].fill_null(-1),
             "died": placed["died_seq"].fill_null(AFTER),
-            "vma_id": vma_id[rows["version"]],
+            "vma_id": _where(vma_id[rows["version"]] >= 0, vma_id[rows["version"]]),
             "removed_by": _where(rows["died"] >= 0, table["pid"].to_numpy()[rows["died"]]),
             **placed,
             "uncertain": pl.repeat(None, len(first), dtype=pl.String, eager=True),

@@ -119,7 +119,7 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
     for name in done["name"].unique():
         if (make := _CALLS.get(name)) is not None:
             frames += make(done.filter(pl.col("name") == name), rules)
-    if "proc_map" in events:
+    if "proc_map" in events and len(events["proc_map"]):
         told, torn = told_maps(events)
         doubts["maps_torn"] = torn
         frames = [*told, *frames]

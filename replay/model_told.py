@@ -77,10 +77,11 @@ def told_maps(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], i
 
 def _flags() -> pl.Expr:
     """vm_flags, as far as they are told; what is assumed of the rest serves merging only."""
-    shared, stack = pl.col("is_shared"), pl.col("name").fill_null("") == "[stack]"
-    charged = ~shared & (pl.col("prot") & k.VM_WRITE != 0)
+    shared, stack = pl.col("is_shared").fill_null(False), pl.col("name").fill_null("") == "[stack]"
+    prot = pl.col("prot").fill_null(k.VM_READ | k.VM_WRITE)  # so that a write fault is believed
+    charged = ~shared & (prot & k.VM_WRITE != 0)
     assumed = (
-        pl.col("prot").cast(pl.Int64)
+        prot.cast(pl.Int64)
         | k.VM_MAY
         | pl.when(shared).then(k.VM_SHARED | k.VM_MAYSHARE).otherwise(0)
         | pl.when(stack).then(k.VM_GROWSDOWN).otherwise(0)
@@ -91,10 +92,10 @@ def _flags() -> pl.Expr:
 
 def _unknown() -> pl.Expr:
     """Bits ``TOLD_*`` in their place. execve() writes the arguments to the stack: it has an anon_vma."""
-    anonymous, shared = pl.col("file").is_null(), pl.col("is_shared")
+    untold, shared = pl.col("pgoff").is_null(), pl.col("is_shared").fill_null(False)
     faulted = pl.col("is_faulted").fill_null(False) | (pl.col("name").fill_null("") == "[stack]")
     bits: pl.Expr = (
-        pl.when(anonymous).then(k.TOLD_PGOFF).otherwise(0)
+        pl.when(untold).then(k.TOLD_PGOFF).otherwise(0)
         | pl.when(shared).then(0).otherwise(k.TOLD_ANON_PGOFF)
         | pl.when(pl.col("vm_flags").is_null()).then(k.TOLD_FLAGS).otherwise(0)
         | pl.when(faulted & ~shared).then(k.TOLD_FAULTED).otherwise(0)

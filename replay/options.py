@@ -17,6 +17,7 @@ class AnalyzeOptions:
             (exact, and how well the model agrees with it); None: exact where the capture has the probes,
             else modelled.
         kernel_rules: Rules of the model, ``6.12`` or ``7.3``; None: those of the kernel in the capture.
+        maps: File, folder or tar archive with texts of /proc/PID/maps or smaps: what was mapped already.
         walks: ``observed`` (those of the capture) or ``every-node`` (besides, what a migration and a reclaim
             of every stable node would cost).
         max_page_sharing: A limit of KSM: what it and a few others would change; None: not asked.
@@ -25,5 +26,6 @@ class AnalyzeOptions:
     strategies: tuple[str, ...] = ("full", "addr", "vm_pgoff", "linear")
     evidence: str | None = None
     kernel_rules: str | None = None
+    maps: str | None = None
     walks: str = "observed"
     max_page_sharing: int | None = None

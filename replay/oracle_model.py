@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from replay import model_rules as k
+from replay.oracle_model_mremap import MremapCalls, pages_of
 from replay.oracle_model_told import gaps, snapshots, tell
 from replay.oracle_model_vma import Areas, Mm, Proposed, Vma
 
@@ -29,12 +30,7 @@ def _born(row: Event) -> Event:
     return {"born_seq": row["seq"] if seen else None, "born_ts_ns": row["ts_ns"] if seen else None}
 
 
-def _up(byte: int) -> int:
-    """PAGE_ALIGN(), in pages."""
-    return (byte + _PAGE - 1) >> k.PAGE_SHIFT
-
-
-class OracleModel:
+class OracleModel(MremapCalls):
     """The machine that the events drive.
 
     Attributes:
@@ -274,7 +270,7 @@ class OracleModel:
         _, length, prot, flags, fd, offset = arguments
         if -4096 < ret < 0 or not length:
             return
-        start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + _up(length)
+        start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + pages_of(length)
         file, vm_flags = self._mapped(mm, prot, flags, fd)
         pgoff = offset >> k.PAGE_SHIFT if not flags & k.MAP_ANONYMOUS else start
         self.areas.munmap(mm, start, end)
@@ -333,7 +329,7 @@ class OracleModel:
     def _sys_munmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
         if ret == 0:
             start = arguments[0] >> k.PAGE_SHIFT
-            self.areas.munmap(mm, start, start + _up(arguments[1]))
+            self.areas.munmap(mm, start, start + pages_of(arguments[1]))
 
     def _sys_brk(self, mm: Mm, arguments: list[int], ret: int) -> None:
         old, mm.brk = mm.brk, ret
@@ -341,17 +337,17 @@ class OracleModel:
             if arguments[0] and ret == arguments[0]:
                 self.doubts["brk_before"] += 1
             return
-        if _up(ret) < _up(old):
-            self.areas.munmap(mm, _up(ret), _up(old))
-        elif _up(ret) > _up(old):
-            self._clear_target(mm, _up(old), _up(ret))
+        if pages_of(ret) < pages_of(old):
+            self.areas.munmap(mm, pages_of(ret), pages_of(old))
+        elif pages_of(ret) > pages_of(old):
+            self._clear_target(mm, pages_of(old), pages_of(ret))
             flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | mm.def_flags
-            self._map(mm, _up(old), _up(ret), flags, 0, _up(old), just_expand=True)
+            self._map(mm, pages_of(old), pages_of(ret), flags, 0, pages_of(old), just_expand=True)
             if mm.def_flags & k.VM_LOCKED:
-                self._populate(mm, _up(old), _up(ret))
+                self._populate(mm, pages_of(old), pages_of(ret))
 
     def _sys_mprotect(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + _up(arguments[1])
+        start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + pages_of(arguments[1])
         if ret not in (0, -k.ENOMEM) or arguments[0] % _PAGE or start >= end:
             return
         vma = mm.find(start)
@@ -398,7 +394,7 @@ class OracleModel:
 
     def _sys_madvise(self, mm: Mm, arguments: list[int], ret: int) -> None:
         address, length, advice = arguments[:3]
-        start, end = address >> k.PAGE_SHIFT, (address >> k.PAGE_SHIFT) + _up(length)
+        start, end = address >> k.PAGE_SHIFT, (address >> k.PAGE_SHIFT) + pages_of(length)
         if address % _PAGE or start >= end or ret not in (0, -k.ENOMEM, -k.EINVAL):
             return
         if advice == k.MADV_POPULATE_WRITE:
@@ -449,7 +445,7 @@ class OracleModel:
     # mlock
 
     def _lock(self, mm: Mm, arguments: list[int], ret: int, flags: int) -> None:
-        start, end = arguments[0] >> k.PAGE_SHIFT, _up(arguments[0] + arguments[1])
+        start, end = arguments[0] >> k.PAGE_SHIFT, pages_of(arguments[0] + arguments[1])
         if ret not in (0, -k.ENOMEM):
             return
         self._walk(mm, start, end, ret, lambda old: old & ~k.VM_LOCKED_MASK | flags, self._mlock_fixup)
@@ -494,7 +490,7 @@ class OracleModel:
     def _sys_mbind(self, mm: Mm, arguments: list[int], ret: int) -> None:
         """mbind_range(); a policy is known by the arguments alone."""
         start = arguments[0] >> k.PAGE_SHIFT
-        end = start + _up(arguments[1])
+        end = start + pages_of(arguments[1])
         policy = tuple(arguments[2:5]) if arguments[2] else None
         vma = mm.find(start) if not ret else None
         while vma is not None and vma.start < end:
@@ -503,103 +499,3 @@ class OracleModel:
                 vma = self.areas.vma_modify(vma, first, last, flags=vma.flags, policy=policy)
                 vma.policy = policy
             vma = mm.find(vma.end)
-
-    # mremap
-
-    def _sys_mremap(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        address, old_len, new_len, flags, new_address, _ = arguments
-        addr, new, old = address >> k.PAGE_SHIFT, _up(new_len), _up(old_len)
-        if not old or not new:
-            return
-        if flags & k.MREMAP_FIXED and self.rules.moves_many and old == new:
-            if not ret < 0:
-                self._remap_move(mm, addr, old, new_address >> k.PAGE_SHIFT, flags)
-            return
-        if -4096 < ret < 0:
-            if ret == -k.EFAULT and flags & k.MREMAP_FIXED and not self.rules.moves_many:
-                self._failed_mremap_to(mm, addr, old, new, new_address >> k.PAGE_SHIFT)
-            return
-        if flags & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP):
-            self._mremap_to(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)
-        elif old >= new:
-            self.areas.munmap(mm, addr + new, addr + old)
-        elif ret == address:
-            vma = mm.lookup(addr)
-            if vma is None:
-                self.doubts["mremap_of_unknown"] += 1
-            elif vma.end < addr + new:
-                self._clear_target(mm, vma.end, addr + new)
-                self.areas.merge_new_range(mm, self.areas.proposal(vma, vma.end, addr + new))
-        else:
-            self._mremap_to(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)
-
-    def _clear_target(self, mm: Mm, start: int, end: int) -> None:
-        """The kernel found nothing there, so what the model has is long gone."""
-        if (vma := mm.find(start)) is not None and vma.start < end:
-            self.doubts["target_not_free"] += 1
-            self.areas.munmap(mm, start, end)
-
-    def _failed_mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int) -> None:
-        """6.12 unmaps the target and shrinks before vma_to_resize() finds that the range has an end."""
-        if mm.lookup(addr) is None:
-            return
-        self.areas.munmap(mm, new_addr, new_addr + new)
-        if old > new:
-            self.areas.munmap(mm, addr + new, addr + old)
-
-    def _mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
-        if flags & k.MREMAP_FIXED:
-            self.areas.munmap(mm, new_addr, new_addr + new)
-        else:
-            self._clear_target(mm, new_addr, new_addr + new)
-        if old > new:
-            self.areas.munmap(mm, addr + new, addr + old)
-            old = new
-        self._move_vma(mm, addr, old, new, new_addr, flags)
-
-    def _remap_move(self, mm: Mm, addr: int, pages: int, new_addr: int, flags: int) -> None:
-        """remap_move(): each VMA of the range by itself, gaps kept."""
-        at, end = addr, addr + pages
-        while (vma := mm.find(at)) is not None and vma.start < end:
-            start, last = max(at, vma.start), min(end, vma.end)
-            self._mremap_to(mm, start, last - start, last - start, new_addr + start - addr, flags)
-            at = last
-
-    def _move_vma(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
-        vma = mm.lookup(addr)
-        if vma is None:
-            self.doubts["mremap_of_unknown"] += 1
-            self.areas.munmap(mm, addr, addr + old)
-            return
-        keep = bool(flags & k.MREMAP_DONTUNMAP)
-        if keep and vma.flags & k.VM_LOCKED:
-            if vma.start < addr:
-                self.areas.split_vma(vma, addr, new_below=True)
-            if vma.end > addr + old:
-                self.areas.split_vma(vma, addr + old, new_below=False)
-        self._copy_vma(vma, addr, new_addr, new, keep=keep)
-        if not keep:
-            self.areas.munmap(mm, addr, addr + old)
-            return
-        self.areas.set_flags(vma, vma.flags & ~k.VM_LOCKED_MASK)
-        if vma.start == addr and vma.end == addr + old:
-            self.areas.unlink_anon_vmas(vma)
-            if self.rules.dontunmap_resets:
-                vma.anon_pgoff = vma.start
-                vma.pgoff = vma.pgoff if vma.file else vma.start
-
-    def _copy_vma(self, vma: Vma, addr: int, new_addr: int, pages: int, *, keep: bool) -> None:
-        """copy_vma(): into a neighbour of the target, or a VMA of its own on the same trees."""
-        new = self.areas.proposal(vma, addr, addr + pages)
-        new.start, new.end = new_addr, new_addr + pages
-        if vma.anon_vma is None:
-            new.anon_pgoff = new_addr
-            if not vma.file:
-                new.pgoff = new_addr
-        new.copied_from = vma
-        without = vma if keep and vma.anon_vma is None and self.rules.dontunmap_resets else None
-        if self.areas.merge_new_range(vma.mm, new, without=without) is None:
-            copy = self.areas.new_vma(vma.mm, new)
-            copy.told = vma.told
-            self.areas.anon_vma_clone(copy, vma)
-            vma.mm.add(copy)

@@ -46,10 +46,11 @@ def tell(areas: Areas, mm: Mm, line: Event) -> bool:
     start, end = line["vm_start"] >> k.PAGE_SHIFT, line["vm_end"] >> k.PAGE_SHIFT
     flags = line["vm_flags"]
     if flags is None:
-        flags = line["prot"] | k.VM_MAY
+        prot = 3 if line["prot"] is None else line["prot"]
+        flags = prot | k.VM_MAY
         if line["is_shared"]:
             flags |= k.VM_SHARED | k.VM_MAYSHARE
-        elif line["prot"] & k.VM_WRITE:
+        elif prot & k.VM_WRITE:
             flags |= k.VM_ACCOUNT
         if line["name"] == "[stack]":
             flags |= k.VM_GROWSDOWN
@@ -63,7 +64,7 @@ def tell(areas: Areas, mm: Mm, line: Event) -> bool:
     pgoff = start if line["pgoff"] is None else line["pgoff"]
     new = areas.new_vma(mm, Proposed(start, end, flags, file, pgoff, start, None, None))
     new.told = (
-        (0 if line["file"] else k.TOLD_PGOFF)
+        (k.TOLD_PGOFF if line["pgoff"] is None else 0)
         | (0 if line["is_shared"] else k.TOLD_ANON_PGOFF)
         | (k.TOLD_FLAGS if line["vm_flags"] is None else 0)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from captures import open_capture
 from captures.canonical import canonical_events
+from captures.maps import known_maps
 from captures.matching import find_roles
 from replay import __version__
 from replay.callers import named
@@ -93,13 +95,25 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         quality = capture.quality()
         comms = capture.comms()
         info = capture.info
+        exact_only = probed and options.evidence in (None, "exact") and options.kernel_rules is None
+        maps = TABLES["proc_map"].empty()
+        if not exact_only:
+            beside = Path(options.maps) if options.maps else None
+            maps = known_maps(capture, tables["ev_marker"], beside)
     events = {
         name: pl.DataFrame(pl.from_arrow(table)).with_columns(pl.col("seq").set_sorted())
         for name, table in tables.items()
     }
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
     gaps = Gaps.of(pl.DataFrame(quality), events)
-    rebuilt = rebuild(events, options, probed=probed, release=info.kernel_release, gaps=gaps)
+    rebuilt = rebuild(
+        events,
+        options,
+        probed=probed,
+        release=info.kernel_release,
+        gaps=gaps,
+        maps=pl.DataFrame(pl.from_arrow(maps)),
+    )
     exact, events = rebuilt.exact, dict(rebuilt.events)
     observed_loop, observed_walk = observed(events, exact.walks.drop_nulls("end_ns"), gaps)
     loop = _beside(observed_loop, exact.loop)

@@ -41,6 +41,18 @@ _UNCERTAIN_LIVES: Final = {
 }
 
 
+DOUBTS: Final = {
+    "clone_flags": "the model did not know whether a new task shares the address space of its parent",
+    "brk_before": "the break moved before the capture told the model where it was",
+    "mremap_of_unknown": "a VMA was moved or grown of whose creation the model does not know",
+    "target_not_free": "the kernel put something where the model still had a VMA",
+    "maps_differ": "a snapshot of the maps showed something else than the model had, and was believed",
+    "maps_torn": "a snapshot of the maps was left out, as the process made system calls meanwhile",
+    "told_merges": "the model asked whether a VMA merges of which it knows no more than a snapshot told",
+}
+"""Names in ``model.Modelled.doubts`` in words."""
+
+
 def limits(
     rebuilt: Rebuilt,
     events: Mapping[str, pl.DataFrame],
@@ -68,6 +80,10 @@ def limits(
         *_agreed(rebuilt.agrees),
         *_otherwise(rebuilt.other),
         *_modelled(exact, rebuilt.stock),
+        *(
+            ("model_doubt", "info", count, f"times {DOUBTS[name]}")
+            for name, count in (rebuilt.doubts or {}).items()
+        ),
     )
     rows = [
         {"kind": kind, "count": count, "effect": effect, "severity": severity}

@@ -12,6 +12,7 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
+from captures.maps import read_maps
 from replay.agreement import agreement
 from replay.model import reconstruct
 
@@ -179,6 +180,24 @@ def test_vmas_are_those_of_proc_maps(path: Path) -> None:
                 assert ours[key]["vm_pgoff"] * 4096 == line.offset, name
         compared += len(ours)
     assert compared > 20
+
+
+@pytest.mark.parametrize("path", DUMPS, ids=lambda path: path.name)
+def test_snapshots_show_what_the_model_has_already(path: Path) -> None:
+    """Every dump but the first of a process only repeats what the model knows: nothing differs."""
+    events, rules = load(DATA / "truth" / path.name.replace(".maps.tar.gz", ".dat"))
+    told = pl.DataFrame(pl.from_arrow(read_maps(path)))
+    model = reconstruct({**events, "proc_map": told}, rules)
+    assert "maps_differ" not in model.doubts
+    added = model.versions.filter(pl.col("cause_event") == "maps")
+    assert len(added.filter(pl.col("vm_pgoff").is_not_null())) >= 5  # what execve() maps of the program
+    assert added["vm_flags"].null_count() == len(added)
+    stack = added.sort("vm_start").row(-1, named=True)
+    assert stack["anon_vma"] is not None
+    assert stack["vm_pgoff"] is None
+    key = ["vm_start", "vm_end", "born_seq"]
+    blind = reconstruct(events, rules).versions
+    assert blind.join(model.versions, on=key, how="anti").is_empty()
 
 
 def mm_of(versions: pl.DataFrame, events: dict[str, pl.DataFrame], pid: int, ts_ns: int) -> int:
