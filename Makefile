@@ -23,6 +23,7 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench.py $(CAPTURE)
 	$(BIN)/python -m tests.bench_tracedat
+	$(BIN)/python -m tests.bench_model
 	$(BIN)/python -m tests.bench_scale
 	$(BIN)/python tests/bench_batch.py $(BATCH_CAPTURE)
 

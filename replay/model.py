@@ -23,6 +23,7 @@ from replay.model_state import (
     MREMAP_OF_UNKNOWN,
     TARGET_NOT_FREE,
     TOLD_MERGES,
+    TOO_MANY_VMAS,
     State,
     new_state,
     with_room,
@@ -58,7 +59,8 @@ class Modelled:
             model still had a VMA: a call was missed), ``maps_differ`` (a snapshot of the maps shows something
             else than the model had; the snapshot is believed), ``maps_torn`` (snapshots left out: the process
             made a system call meanwhile), ``told_merges`` (whether a VMA that a snapshot told merges rests on
-            what it does not tell).
+            what it does not tell), ``too_many_vmas`` (a call failed as there were too many VMAs; at which
+            one is not sure), ``calls_cut`` (entries of calls without their return, and the other way round).
     """
 
     lives: pl.DataFrame
@@ -87,6 +89,7 @@ def reconstruct(
         "target_not_free": int(state.count[TARGET_NOT_FREE]),
         "maps_differ": int(state.count[MAPS_DIFFER]),
         "told_merges": int(state.count[TOLD_MERGES]),
+        "too_many_vmas": int(state.count[TOO_MANY_VMAS]),
     }
     return Modelled(
         *frames(state, table, chosen),

@@ -8,11 +8,16 @@ from __future__ import annotations
 from replay.model_merge import merge_new_range, vma_modify
 from replay.model_rmap import anon_vma_prepare, post_update, pre_update, touch
 from replay.model_rules import (
+    EACCES,
+    ENOMEM,
     KSM_INCOMPATIBLE,
+    MADV_DODUMP,
+    MADV_KEEPONFORK,
     MADV_MERGEABLE,
     MADV_WIPEONFORK,
     TOLD_FAULTED,
     TOLD_SHIFT,
+    TOO_MANY,
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
     VM_DROPPABLE,
@@ -26,17 +31,20 @@ from replay.model_rules import (
     VM_MERGEABLE,
     VM_NORESERVE,
     VM_READ,
+    VM_SEALED,
     VM_SHARED,
     VM_WRITE,
 )
-from replay.model_state import BRK_BEFORE, MAPS_DIFFER, MERGEABLE_FIRST, State
+from replay.model_state import BRK_BEFORE, MAPS_DIFFER, MERGEABLE_FIRST, TOO_MANY_VMAS, State
 from replay.model_vma import (
     clear_target,
     find_vma,
     munmap,
     new_vma,
     set_start,
+    split_vma,
     vma_link,
+    vma_lookup,
 )
 
 
@@ -104,13 +112,29 @@ def brk(s: State, mm: int, new: int, moved: int) -> None:
             populate(s, mm, old, new)
 
 
-def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, stops: int) -> None:
-    """do_mprotect_pkey(); ``stops``: it failed at the first hole."""
+def has_hole(s: State, mm: int, start: int, end: int) -> bool:
+    """Whether a page of the range is not mapped."""
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start <= start < end:
+        start = s.vma[vma].end
+        vma = s.vma[vma].next
+    return bool(start < end)
+
+
+def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, error: int) -> None:
+    """do_mprotect_pkey(); it ends where it fails.
+
+    ENOMEM: at the first hole, or without one at the VMA that had to be split, as there were too many. EACCES:
+    at a file that may not be written to.
+    """
     vma = find_vma(s, mm, start)
     if vma < 0 or s.vma[vma].start >= end:
         return
     if grows:
         start = s.vma[vma].start
+    stops = error == ENOMEM
+    full = stops and not has_hole(s, mm, start, end)
+    s.count[TOO_MANY_VMAS] += int(full)
     while vma >= 0 and s.vma[vma].start < end:
         if s.vma[vma].start > start:
             if stops:
@@ -119,13 +143,17 @@ def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, sto
         old = s.vma[vma].flags
         last = min(s.vma[vma].end, end)
         flags = (old & ~VM_ACCESS_FLAGS) | prot
+        if error == EACCES and old & (VM_SHARED | VM_WRITE) == VM_SHARED and prot & VM_WRITE:
+            return
         if flags != old:
             if flags & VM_WRITE:
                 if old & (VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE) == 0:
                     flags |= VM_ACCOUNT
             elif old & VM_ACCOUNT and s.vma[vma].file == 0 and s.vma[vma].anon_vma < 0:
                 flags &= ~VM_ACCOUNT
-            vma = vma_modify(s, vma, start, last, flags, s.vma[vma].policy)
+            vma = vma_modify(s, vma, start, last, flags, s.vma[vma].policy, not full)
+            if vma < 0:
+                return
             if old & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
                 populate(s, mm, start, last)
         start = s.vma[vma].end
@@ -133,16 +161,26 @@ def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, sto
 
 
 def madvise(s: State, mm: int, start: int, end: int, clear: int, add: int, advice: int) -> None:
-    """madvise_walk_vmas() with advice that changes vm_flags; goes on over holes."""
+    """madvise_walk_vmas() with advice that changes vm_flags; goes on over holes.
+
+    ``advice`` with ``TOO_MANY``: it failed where a VMA had to be split.
+    """
+    full = advice >= TOO_MANY
+    advice &= TOO_MANY - 1
+    s.count[TOO_MANY_VMAS] += int(full)
     vma = find_vma(s, mm, start)
     while vma >= 0 and s.vma[vma].start < end:
         old = s.vma[vma].flags
         if advice == MADV_WIPEONFORK and (s.vma[vma].file != 0 or old & VM_SHARED):
             return
+        if advice in (MADV_KEEPONFORK, MADV_DODUMP) and old & VM_DROPPABLE:
+            return
         flags = (old & ~clear) | add
         if flags != old and not (advice == MADV_MERGEABLE and old & KSM_INCOMPATIBLE):
             first, last = max(start, s.vma[vma].start), min(end, s.vma[vma].end)
-            vma = vma_modify(s, vma, first, last, flags, s.vma[vma].policy)
+            vma = vma_modify(s, vma, first, last, flags, s.vma[vma].policy, not full)
+            if vma < 0:
+                return
         vma = s.vma[vma].next
 
 
@@ -176,7 +214,7 @@ def mlock_fixup(s: State, vma: int, start: int, end: int, bits: int) -> int:
     flags = (s.vma[vma].flags & ~VM_LOCKED_MASK) | bits
     if flags == s.vma[vma].flags or s.vma[vma].flags & (VM_HUGETLB | VM_DROPPABLE):
         return vma
-    return vma_modify(s, vma, start, end, flags, s.vma[vma].policy)
+    return vma_modify(s, vma, start, end, flags, s.vma[vma].policy, True)
 
 
 def mlock(s: State, mm: int, start: int, end: int, bits: int, stops: int) -> None:
@@ -213,7 +251,7 @@ def mbind(s: State, mm: int, start: int, end: int, policy: int) -> None:
     while vma >= 0 and s.vma[vma].start < end:
         if s.vma[vma].policy != policy:
             first, last = max(start, s.vma[vma].start), min(end, s.vma[vma].end)
-            vma = vma_modify(s, vma, first, last, s.vma[vma].flags, policy)
+            vma = vma_modify(s, vma, first, last, s.vma[vma].flags, policy, True)
         vma = s.vma[vma].next
 
 
@@ -224,6 +262,13 @@ def mmap(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: 
     map_range(s, mm, start, end, flags, file, pgoff, False)
     if flags & VM_LOCKED:
         populate(s, mm, start, end)
+
+
+def failed_munmap(s: State, mm: int, start: int) -> None:
+    """munmap() of a range with a sealed VMA in it: the first one is split before that is found."""
+    vma = vma_lookup(s, mm, start)
+    if vma >= 0 and s.vma[vma].start < start and s.vma[vma].flags & VM_SEALED == 0:
+        split_vma(s, vma, start, True)
 
 
 def tell(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:

@@ -269,11 +269,16 @@ def merge_new_range(
     return int(target)
 
 
-def vma_modify(s: State, vma: int, start: int, end: int, flags: int, policy: int) -> int:
-    """The VMA of ``[start, end)``, merged or split off, with its new flags and policy."""
+def vma_modify(s: State, vma: int, start: int, end: int, flags: int, policy: int, may_split: bool) -> int:
+    """The VMA of ``[start, end)``, merged or split off, with its new flags and policy.
+
+    -1: it would have to be split, and may not.
+    """
     guard = s.vma[vma].flags & VM_MAYBE_GUARD
     merged = merge_existing_range(s, vma, start, end, flags, policy)
     if merged < 0:
+        if not may_split and (s.vma[vma].start < start or s.vma[vma].end > end):
+            return -1
         if s.vma[vma].start < start:
             split_vma(s, vma, start, True)
         if s.vma[vma].end > end:

@@ -8,9 +8,9 @@ FORK        the child's task
 THREAD      the child's task: it shares the address space
 FAULT       page; a write
 MMAP        start, end, vm_flags, file (0: none), vm_pgoff; MMAP_POPULATE: and its pages are written to
-MUNMAP      start, end
+MUNMAP      start, end; FAILED_MUNMAP: start
 BRK         page above the break, 1 if the call moved it
-MPROTECT    start, end, vm_flags of the protection, 1 if PROT_GROWSDOWN, 1 if it failed at a hole
+MPROTECT    start, end, vm_flags of the protection, 1 if PROT_GROWSDOWN, error number
 ADVISE      start, end, vm_flags to clear, vm_flags to set, advice
 POPULATE    start, end; MADV_POPULATE_WRITE
 GUARD       start, end; MADV_GUARD_INSTALL
@@ -63,7 +63,8 @@ if TYPE_CHECKING:
     OP_FAILED_MREMAP_TO,
     OP_TELL,
     OP_TELL_GAP,
-) = range(23)
+    OP_FAILED_MUNMAP,
+) = range(24)
 
 OPERANDS: Final = ("a", "b", "c", "d", "e")
 EXECS: Final = ("execve", "execveat")
@@ -114,7 +115,10 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
         still its pid. And counts of what was not known, by name.
     """
     done = finished_calls(events["ev_syscall"])
+    calls = events["ev_syscall"].filter(pl.col("name").is_in(list(_CALLS)))
+    whole_calls = len(done.filter(pl.col("name").is_in(list(_CALLS))))
     births, doubts = _births(events)
+    doubts["calls_cut"] = len(calls) - 2 * whole_calls
     frames = [*births, *_tasks(events["ev_task"]), _faults(own_faults(events))]
     for name in done["name"].unique():
         if (make := _CALLS.get(name)) is not None:
@@ -282,8 +286,16 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 
 
 def _munmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked, sealed = (rows.filter(pl.col("ret") == ret) for ret in (0, -k.EPERM))
+    return [
+        _rows(worked, OP_MUNMAP, _page("arg0"), _page("arg0") + _pages("arg1")),
+        _rows(sealed, OP_FAILED_MUNMAP, _page("arg0")),
+    ]
+
+
+def _mseal(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     worked = rows.filter(pl.col("ret") == 0)
-    return [_rows(worked, OP_MUNMAP, _page("arg0"), _page("arg0") + _pages("arg1"))]
+    return [_rows(worked, OP_ADVISE, _page("arg0"), _page("arg0") + _pages("arg1"), 0, k.VM_SEALED)]
 
 
 def _brk(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
@@ -293,15 +305,17 @@ def _brk(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 
 
 def _mprotect(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
-    changed = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM)) & (pl.col("arg0") % PAGE == 0))
+    changed = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM, -k.EACCES)) & (pl.col("arg0") % PAGE == 0))
     prot = pl.col("arg2") & k.VM_ACCESS_FLAGS
     end = _page("arg0") + _pages("arg1")
     grows = _has("arg2", k.PROT_GROWSDOWN)
-    return [_rows(changed, OP_MPROTECT, _page("arg0"), end, prot, grows, pl.col("ret") != 0)]
+    return [_rows(changed, OP_MPROTECT, _page("arg0"), end, prot, grows, -pl.col("ret"))]
 
 
 def _madvise(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
-    begun = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM, -k.EINVAL)) & (pl.col("arg0") % PAGE == 0))
+    begun = rows.filter(
+        pl.col("ret").is_in((0, -k.ENOMEM, -k.EINVAL, -k.EAGAIN)) & (pl.col("arg0") % PAGE == 0)
+    )
     start, end = _page("arg0"), _page("arg0") + _pages("arg1")
     begun = begun.filter(start < end)
     advice = pl.col("arg2")
@@ -312,9 +326,10 @@ def _madvise(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
         )
         for at in (0, 1)
     )
+    full = pl.when(pl.col("ret") == -k.EAGAIN).then(k.TOO_MANY).otherwise(0)
     guards = begun.filter((advice == k.MADV_GUARD_INSTALL) & (pl.col("ret") == 0) & pl.lit(rules.guards))
     return [
-        _rows(changes, OP_ADVISE, start, end, clear, add, pl.col("advice")),
+        _rows(changes, OP_ADVISE, start, end, clear, add, pl.col("advice") + full),
         _rows(begun.filter(advice == k.MADV_POPULATE_WRITE), OP_POPULATE, start, end),
         _rows(guards, OP_GUARD, start, end),
     ]
@@ -326,7 +341,7 @@ def _prctl(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 
 
 def _mlock(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
-    begun = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM)))
+    begun = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM, -k.EAGAIN)))
     begun = begun.with_columns(reach=pl.col("arg0") + pl.col("arg1"))
     on_fault = (pl.col("name") == "mlock2") & _has("arg2", k.MLOCK_ONFAULT)
     bits = _bits([(pl.col("name") != "munlock", k.VM_LOCKED), (on_fault, k.VM_LOCKONFAULT)])
@@ -342,7 +357,7 @@ def _mlockall(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 
 
 def _mbind(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
-    worked = rows.filter(pl.col("ret") == 0)
+    worked = rows.filter(pl.col("ret").is_in((0, -k.EIO)))
     policy = pl.when(pl.col("arg2") == 0).then(0).otherwise(pl.struct("arg2", "arg3", "arg4").rank("dense"))
     end = _page("arg0") + _pages("arg1")
     return [_rows(worked, OP_MBIND, _page("arg0"), end, policy)]
@@ -353,7 +368,7 @@ def _mremap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     fixed, failed = _has("arg3", k.MREMAP_FIXED), pl.col("ret") < 0
     many = fixed & (old == new) & pl.lit(rules.moves_many)
     moves = _has("arg3", k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
-    late = fixed & ~many & (pl.col("ret") == -k.EFAULT) & pl.lit(not rules.moves_many)
+    late = fixed & ~many & pl.col("ret").is_in((-k.EFAULT, -k.EAGAIN)) & pl.lit(not rules.moves_many)
     rows = rows.filter((~failed | late) & (old > 0) & (new > 0)).with_columns(
         many=many & ~failed, late=late, target=pl.when(failed).then(0).otherwise("ret").cast(pl.UInt64)
     )
@@ -381,6 +396,7 @@ def _mremap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 _CALLS: Final = {
     "mmap": _mmap,
     "munmap": _munmap,
+    "mseal": _mseal,
     "brk": _brk,
     "mprotect": _mprotect,
     "pkey_mprotect": _mprotect,

@@ -122,7 +122,11 @@ MLOCK_ONFAULT: Final = 1
 PR_SET_MEMORY_MERGE: Final = 67
 CLONE_VM: Final = 0x100
 PF_WRITE: Final = 2
+EAGAIN: Final = 11
+EACCES: Final = 13
 EFAULT: Final = 14
+EIO: Final = 5
+EPERM: Final = 1
 EINVAL: Final = 22
 ENOMEM: Final = 12
 
@@ -130,6 +134,10 @@ MADV_POPULATE_READ: Final = 22
 MADV_POPULATE_WRITE: Final = 23
 MADV_GUARD_INSTALL: Final = 102
 MADV_WIPEONFORK: Final = 18
+MADV_KEEPONFORK: Final = 19
+MADV_DODUMP: Final = 17
+TOO_MANY: Final = 256
+"""Added to the advice of an operation: the call failed for want of VMAs (EAGAIN)."""
 MADV_MERGEABLE: Final = 12
 MADV_UNMERGEABLE: Final = 13
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from replay.model_calls import (
     brk,
+    failed_munmap,
     fault,
     guard_install,
     lock_all,
@@ -28,6 +29,7 @@ from replay.model_ops import (
     OP_EXEC,
     OP_EXIT,
     OP_FAILED_MREMAP_TO,
+    OP_FAILED_MUNMAP,
     OP_FAULT,
     OP_FORK,
     OP_GROW,
@@ -183,6 +185,8 @@ def step(s: State, ops: Operations, op: int) -> None:
         grow_in_place(s, mm, a, b)
     elif kind == OP_GUARD:
         guard_install(s, mm, a, b)
+    elif kind == OP_FAILED_MUNMAP:
+        failed_munmap(s, mm, a)
     elif kind == OP_TELL:
         tell(s, mm, a, b, c, d, e)
     elif kind == OP_TELL_GAP:

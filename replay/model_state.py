@@ -55,8 +55,9 @@ BLOCK: Final = 32
     TARGET_NOT_FREE,
     MAPS_DIFFER,
     TOLD_MERGES,
+    TOO_MANY_VMAS,
     NEEDED,
-) = range(30)
+) = range(31)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)

@@ -49,6 +49,7 @@ class OracleModel(MremapCalls):
         self.doubts: Counter[str] = Counter()
         self._task_mm: dict[int, Mm] = {}
         self._calls: dict[int, Event] = {}
+        self._full = False
         self._open_lives: dict[int, Event] = {}
         self._open_versions: dict[int, Event] = {}
 
@@ -254,12 +255,15 @@ class OracleModel(MremapCalls):
     # System calls
 
     def _syscall(self, row: Event) -> None:
+        changes = hasattr(self, f"_sys_{row['name']}")
+        self.doubts["calls_cut"] += changes
         if not row["is_exit"]:
             self._calls[row["pid"]] = row
             return
         call = self._calls.pop(row["pid"], None)
         if call is None or call["name"] != row["name"]:
             return
+        self.doubts["calls_cut"] -= 2 * changes
         handler = getattr(self, f"_sys_{row['name']}", None)
         if handler is not None:
             self._cause = row["name"]
@@ -327,9 +331,13 @@ class OracleModel(MremapCalls):
             vma = mm.find(vma.end)
 
     def _sys_munmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        start = arguments[0] >> k.PAGE_SHIFT
         if ret == 0:
-            start = arguments[0] >> k.PAGE_SHIFT
             self.areas.munmap(mm, start, start + pages_of(arguments[1]))
+            return
+        vma = mm.lookup(start) if ret == -k.EPERM else None
+        if vma is not None and vma.start < start and not vma.flags & k.VM_SEALED:
+            self.areas.split_vma(vma, start, new_below=True)
 
     def _sys_brk(self, mm: Mm, arguments: list[int], ret: int) -> None:
         old, mm.brk = mm.brk, ret
@@ -348,7 +356,7 @@ class OracleModel(MremapCalls):
 
     def _sys_mprotect(self, mm: Mm, arguments: list[int], ret: int) -> None:
         start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + pages_of(arguments[1])
-        if ret not in (0, -k.ENOMEM) or arguments[0] % _PAGE or start >= end:
+        if ret not in (0, -k.ENOMEM, -k.EACCES) or arguments[0] % _PAGE or start >= end:
             return
         vma = mm.find(start)
         if vma is None or vma.start >= end:
@@ -356,9 +364,35 @@ class OracleModel(MremapCalls):
         if arguments[2] & k.PROT_GROWSDOWN:
             start = vma.start
         prot = arguments[2] & k.VM_ACCESS_FLAGS
+        if ret == -k.EACCES:
+            closed = [
+                each.start
+                for each in mm.vmas
+                if each.end > start
+                and each.flags & (k.VM_SHARED | k.VM_WRITE) == k.VM_SHARED
+                and prot & k.VM_WRITE
+            ]
+            ret, end = 0, min([end, *closed])
+        self._full = ret == -k.ENOMEM and not self._has_hole(mm, start, end)
+        self.doubts["too_many_vmas"] += self._full
         self._walk(mm, start, end, ret, lambda flags: flags & ~k.VM_ACCESS_FLAGS | prot, self._mprotect_fixup)
 
     _sys_pkey_mprotect = _sys_mprotect
+
+    def _has_hole(self, mm: Mm, start: int, end: int) -> bool:
+        pages = {page for vma in mm.vmas for page in range(max(vma.start, start), min(vma.end, end))}
+        return len(pages) < end - start
+
+    def _sys_mseal(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        start = arguments[0] >> k.PAGE_SHIFT
+        end = start + pages_of(arguments[1])
+        self._full = False
+        vma = mm.find(start) if ret == 0 else None
+        while vma is not None and vma.start < end:
+            if not vma.flags & k.VM_SEALED:
+                flags = vma.flags | k.VM_SEALED
+                vma = self._modify(vma, max(start, vma.start), min(end, vma.end), flags) or vma
+            vma = mm.find(vma.end)
 
     def _walk(self, mm: Mm, start: int, end: int, ret: int, change: Any, fixup: Any) -> None:
         """The loop of mprotect(), mlock(): every VMA of the range; a hole ends it."""
@@ -369,10 +403,12 @@ class OracleModel(MremapCalls):
                     return
                 start = vma.start
             vma = fixup(vma, start, min(vma.end, end), change(vma.flags))
+            if vma is None:
+                return
             start = vma.end
             vma = mm.find(start)
 
-    def _mprotect_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
+    def _mprotect_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma | None:
         old = vma.flags
         if flags == old:
             return vma
@@ -381,22 +417,29 @@ class OracleModel(MremapCalls):
                 flags |= k.VM_ACCOUNT
         elif old & k.VM_ACCOUNT and not vma.file and vma.anon_vma is None:
             flags &= ~k.VM_ACCOUNT
-        vma = self._modify(vma, start, end, flags)
+        mm, modified = vma.mm, self._modify(vma, start, end, flags)
+        if modified is None:
+            return None
         if old & (k.VM_WRITE | k.VM_SHARED | k.VM_LOCKED) == k.VM_LOCKED and flags & k.VM_WRITE:
-            self._populate(vma.mm, start, end)
-        return vma
+            self._populate(mm, start, end)
+        return modified
 
-    def _modify(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
+    def _modify(self, vma: Vma, start: int, end: int, flags: int) -> Vma | None:
+        """vma_modify_flags(); None: too many VMAs to split one."""
         guard = vma.flags & k.VM_MAYBE_GUARD
-        vma = self.areas.vma_modify(vma, start, end, flags=flags, policy=vma.policy)
-        self.areas.set_flags(vma, flags | guard | vma.flags & k.VM_MAYBE_GUARD)
-        return vma
+        modified = self.areas.vma_modify(
+            vma, start, end, flags=flags, policy=vma.policy, may_split=not self._full
+        )
+        if modified is not None:
+            self.areas.set_flags(modified, flags | guard | modified.flags & k.VM_MAYBE_GUARD)
+        return modified
 
     def _sys_madvise(self, mm: Mm, arguments: list[int], ret: int) -> None:
         address, length, advice = arguments[:3]
         start, end = address >> k.PAGE_SHIFT, (address >> k.PAGE_SHIFT) + pages_of(length)
-        if address % _PAGE or start >= end or ret not in (0, -k.ENOMEM, -k.EINVAL):
+        if address % _PAGE or start >= end or ret not in (0, -k.ENOMEM, -k.EINVAL, -k.EAGAIN):
             return
+        self._full = ret == -k.EAGAIN
         if advice == k.MADV_POPULATE_WRITE:
             self._madvise_populate(mm, start, end)
         elif advice == k.MADV_GUARD_INSTALL and self.rules.guards and not ret:
@@ -419,15 +462,21 @@ class OracleModel(MremapCalls):
 
     def _madvise_walk_vmas(self, mm: Mm, start: int, end: int, advice: int) -> None:
         clear, add = k.ADVICE[advice]
+        self.doubts["too_many_vmas"] += self._full
         vma = mm.find(start)
         while vma is not None and vma.start < end:
             if advice == k.MADV_WIPEONFORK and (vma.file or vma.flags & k.VM_SHARED):
+                return
+            if advice in (k.MADV_KEEPONFORK, k.MADV_DODUMP) and vma.flags & k.VM_DROPPABLE:
                 return
             flags = vma.flags & ~clear | add
             if advice == k.MADV_MERGEABLE and vma.flags & k.KSM_INCOMPATIBLE:
                 flags = vma.flags
             if flags != vma.flags:
-                vma = self._modify(vma, max(start, vma.start), min(end, vma.end), flags)
+                modified = self._modify(vma, max(start, vma.start), min(end, vma.end), flags)
+                if modified is None:
+                    return
+                vma = modified
             start = vma.end
             vma = mm.find(start)
 
@@ -446,13 +495,14 @@ class OracleModel(MremapCalls):
 
     def _lock(self, mm: Mm, arguments: list[int], ret: int, flags: int) -> None:
         start, end = arguments[0] >> k.PAGE_SHIFT, pages_of(arguments[0] + arguments[1])
-        if ret not in (0, -k.ENOMEM):
+        if ret not in (0, -k.ENOMEM, -k.EAGAIN):
             return
+        self._full = False
         self._walk(mm, start, end, ret, lambda old: old & ~k.VM_LOCKED_MASK | flags, self._mlock_fixup)
         if flags and not ret:
             self._populate(mm, start, end)
 
-    def _mlock_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma:
+    def _mlock_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma | None:
         if flags == vma.flags or vma.flags & (k.VM_HUGETLB | k.VM_DROPPABLE):
             return vma
         return self._modify(vma, start, end, flags)
@@ -482,9 +532,11 @@ class OracleModel(MremapCalls):
             self._lock_all(mm, 0)
 
     def _lock_all(self, mm: Mm, bits: int) -> None:
+        self._full = False
         vma = mm.find(0)
         while vma is not None:
-            vma = self._mlock_fixup(vma, vma.start, vma.end, vma.flags & ~k.VM_LOCKED_MASK | bits)
+            flags = vma.flags & ~k.VM_LOCKED_MASK | bits
+            vma = self._mlock_fixup(vma, vma.start, vma.end, flags) or vma
             vma = mm.find(vma.end)
 
     def _sys_mbind(self, mm: Mm, arguments: list[int], ret: int) -> None:
@@ -492,10 +544,10 @@ class OracleModel(MremapCalls):
         start = arguments[0] >> k.PAGE_SHIFT
         end = start + pages_of(arguments[1])
         policy = tuple(arguments[2:5]) if arguments[2] else None
-        vma = mm.find(start) if not ret else None
+        vma = mm.find(start) if ret in (0, -k.EIO) else None
         while vma is not None and vma.start < end:
             if vma.policy != policy:
                 first, last = max(start, vma.start), min(end, vma.end)
-                vma = self.areas.vma_modify(vma, first, last, flags=vma.flags, policy=policy)
+                vma = self.areas.vma_modify(vma, first, last, flags=vma.flags, policy=policy) or vma
                 vma.policy = policy
             vma = mm.find(vma.end)

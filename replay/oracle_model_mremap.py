@@ -34,7 +34,7 @@ class MremapCalls:
                 self._remap_move(mm, addr, old, new_address >> k.PAGE_SHIFT, flags)
             return
         if -4096 < ret < 0:
-            if ret == -k.EFAULT and flags & k.MREMAP_FIXED and not self.rules.moves_many:
+            if ret in (-k.EFAULT, -k.EAGAIN) and flags & k.MREMAP_FIXED and not self.rules.moves_many:
                 self._failed_mremap_to(mm, addr, old, new, new_address >> k.PAGE_SHIFT)
             return
         if flags & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP):

@@ -444,13 +444,20 @@ class Areas:
         self._commit_merge(target, start, end, None, remove)
         return target
 
-    def vma_modify(self, vma: Vma, start: int, end: int, *, flags: int, policy: Policy) -> Vma:
-        """The VMA of the range, merged or split off; its new flags or policy are not set yet."""
+    def vma_modify(
+        self, vma: Vma, start: int, end: int, *, flags: int, policy: Policy, may_split: bool = True
+    ) -> Vma | None:
+        """The VMA of the range, merged or split off; its new flags or policy are not set yet.
+
+        None: it would have to be split, and may not.
+        """
         new = self.proposal(vma, start, end)
         new.flags, new.policy, new.middle = flags, policy, vma
         merged = self._merge_existing_range(vma, new)
         if merged is not None:
             return merged
+        if not may_split and (vma.start < start or vma.end > end):
+            return None
         if vma.start < start:
             self.split_vma(vma, start, new_below=True)
         if vma.end > end:

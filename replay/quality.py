@@ -46,6 +46,8 @@ DOUBTS: Final = {
     "brk_before": "the break moved before the capture told the model where it was",
     "mremap_of_unknown": "a VMA was moved or grown of whose creation the model does not know",
     "target_not_free": "the kernel put something where the model still had a VMA",
+    "too_many_vmas": "a call failed as there were too many VMAs; at which one is not sure",
+    "calls_cut": "a call had no return, or a return no call, in the capture: what it did is not known",
     "maps_differ": "a snapshot of the maps showed something else than the model had, and was believed",
     "maps_torn": "a snapshot of the maps was left out, as the process made system calls meanwhile",
     "told_merges": "the model asked whether a VMA merges of which it knows no more than a snapshot told",

@@ -95,7 +95,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
     page = st.integers(0, PAGES - 1).map(lambda number: BASE + number * PAGE)
     length = st.integers(1, 4).map(lambda number: number * PAGE)
     prot = st.sampled_from((0, 1, 3, 3))
-    walked = st.sampled_from((0, 0, 0, -12))
+    walked = st.sampled_from((0, 0, 0, 0, -12, -13))
     flags = st.sampled_from((0x22, 0x32, 0x22 | 0x4000, 0x32 | 0x8000, 0x2022, 0x21, 0x2, 0x122, 0x12))
 
     def mmap() -> None:
@@ -104,7 +104,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
         history.call(draw(pid), "mmap", arguments, draw(st.sampled_from((start, start, start, -12))))
 
     def munmap() -> None:
-        history.call(draw(pid), "munmap", (draw(page), draw(length)), draw(st.sampled_from((0, 0, -22))))
+        history.call(draw(pid), "munmap", (draw(page), draw(length)), draw(st.sampled_from((0, 0, -22, -1))))
 
     def mprotect() -> None:
         arguments = (draw(page), draw(length), draw(prot) | draw(st.sampled_from((0, 0, 0, 0x1000000))))
@@ -112,7 +112,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
 
     def madvise() -> None:
         advice = st.sampled_from((2, 10, 11, 12, 12, 13, 15, 18, 19, 23, 23, 4, 102))
-        ret = draw(st.sampled_from((0, 0, -12, -22)))
+        ret = draw(st.sampled_from((0, 0, -12, -22, -11)))
         history.call(draw(pid), "madvise", (draw(page), draw(length), draw(advice)), ret)
 
     def mremap() -> None:
@@ -121,7 +121,10 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
         size = old if how & 4 or draw(st.booleans()) else new
         target = target if how & 6 or draw(st.booleans()) else start
         history.call(
-            draw(pid), "mremap", (start, old, size, how, target), draw(st.sampled_from((target, target, -14)))
+            draw(pid),
+            "mremap",
+            (start, old, size, how, target),
+            draw(st.sampled_from((target, target, -14, -11))),
         )
 
     def brk() -> None:
@@ -154,6 +157,9 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
     def task() -> None:
         history.task(draw(pid), draw(st.sampled_from(("exec", "exit"))))
 
+    def mseal() -> None:
+        history.call(draw(pid), "mseal", (draw(page), draw(length), 0), draw(st.sampled_from((0, 0, -12))))
+
     def merge_any() -> None:
         history.call(draw(pid), "prctl", (67, draw(st.integers(0, 1))))
 
@@ -183,5 +189,5 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
 
     often = (mmap, munmap, mprotect, madvise, mremap, fault, fault, fault, mprotect, madvise, fork)
     for _ in range(draw(st.integers(1, 40))):
-        draw(st.sampled_from((*often, brk, lock, task, merge_any, snapshot)))()
+        draw(st.sampled_from((*often, brk, lock, task, merge_any, snapshot, mseal)))()
     return history.events()
