@@ -2,9 +2,9 @@
 
 Usage: python -m tests.bench_model [--vmas N] [--runs N]
 
-One process has many VMAs on one anon_vma, made by mprotect of every other page, and goes on at random: 40 %
-write faults, 50 % mprotect of one page, 10 % madvise (MERGEABLE, UNMERGEABLE). Times are of the processor, the
-best of several runs.
+One process has many VMAs on one anon_vma, made by mprotect of every other page, and goes on at random:
+40 % write faults, 50 % mprotect of one page, 10 % madvise (MERGEABLE, UNMERGEABLE). Times are of the
+processor, the best of several runs.
 """
 
 from __future__ import annotations
