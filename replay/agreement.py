@@ -14,7 +14,8 @@ import polars as pl
 
 from replay.agreement_causes import CAUSES, NEVER, explained, unseen
 from replay.model_births import seen_births
-from replay.model_ops import PAGE, operations, own_faults
+from replay.model_events import own_faults
+from replay.model_ops import PAGE, operations
 from replay.model_rules import RULES
 
 if TYPE_CHECKING:
