@@ -18,7 +18,7 @@ from captures.roles import SYSCALLS
 from schemas import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from captures.eventfmt import EventFormat
     from captures.info import Capture
@@ -34,12 +34,16 @@ EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
 _SYMBOL: Final = re.compile(r"^[^+\s]*")
 
 
-def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> dict[str, pa.Table]:
+def canonical_events(
+    capture: Capture, names: Iterable[str] | None = None, bare: Collection[str] = ()
+) -> dict[str, pa.Table]:
     """All event tables of a capture.
 
     Args:
         capture: The capture.
         names: Names of the ``ev_*`` tables to fill; None: all of them.
+        bare: Names of those of which only the columns that every event has are asked for, the first four:
+            their other columns are neither decoded nor in the result.
 
     Returns:
         Every ``ev_*`` table by name, in order of ``seq``; empty where the capture has no such event, or where
@@ -54,7 +58,12 @@ def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> di
     matches = [each for each in find_roles(capture) if each.role.table in asked]
     calls = syscall_names(capture) if "ev_syscall" in asked else {}
     columns = {
-        each.name: {name for source in each.sources.values() for name in source.names + source.upper}
+        each.name: {
+            name
+            for source in each.sources.values()
+            for name in source.names + source.upper
+            if each.role.table not in bare
+        }
         for each in matches
     }
     raw = capture.decode([*columns, *calls], columns)
@@ -64,14 +73,17 @@ def canonical_events(capture: Capture, names: Iterable[str] | None = None) -> di
     tables = {}
     for name, of_table in by_table.items():
         # What has become part of a table is not needed any more: it is let go at once.
-        parts = [
-            _convert(capture, match, each) for match in of_table for each in raw.pop(match.name).to_batches()
+        parts: list[Part] = [
+            {column: each[column] for column in COMMON} if name in bare else _convert(capture, match, each)
+            for match in of_table
+            for each in raw.pop(match.name).to_batches()
         ]
         if name == "ev_syscall":
             parts += [
                 _syscall(event, each) for call, event in calls.items() for each in raw.pop(call).to_batches()
             ]
-        tables[name] = _united(name, parts)
+        wanted = COMMON if name in bare else tuple(TABLES[name].arrow.names)
+        tables[name] = _united(name, parts, wanted)
     return tables
 
 
@@ -182,18 +194,19 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
     return columns
 
 
-def _united(name: str, parts: list[Part]) -> pa.Table:
+def _united(name: str, parts: list[Part], wanted: tuple[str, ...]) -> pa.Table:
     """One table in order of ``seq``; the columns of ``parts`` are let go one by one."""
     if not parts:
-        return TABLES[name].empty()
+        return TABLES[name].empty().select(list(wanted))
     lengths = [len(part["seq"]) for part in parts]
     seq = np.concatenate([_bits(part["seq"]) for part in parts])
     # The parts of one event are in order, and one behind the other: a stable sort merges the events.
     order = None if bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
-    columns = [
-        _merged([part.pop(each) for part in parts], lengths, order) for each in TABLES[name].arrow.names
-    ]
-    return TABLES[name].check(pa.table(columns, schema=TABLES[name].arrow))
+    columns = [_merged([part.pop(each) for part in parts], lengths, order) for each in wanted]
+    schema = TABLES[name].arrow
+    if len(wanted) < len(schema):
+        return pa.table(columns, schema=pa.schema([schema.field(each) for each in wanted]))
+    return TABLES[name].check(pa.table(columns, schema=schema))
 
 
 def _merged(

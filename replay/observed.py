@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
 from replay.doubts import DURING
@@ -22,7 +23,11 @@ from schemas import TABLES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from replay.gaps import Gaps
+
+    Int = NDArray[np.int64]
 
 NAME: Final = "observed"
 _ENDED: Final = 2
@@ -115,45 +120,48 @@ def _by_the_kernel(ev_obs_loop: pl.DataFrame, walks: pl.DataFrame) -> pl.DataFra
 
 
 def _by_iterator(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> pl.DataFrame:
-    """Loops from the iterator's probes; what they do not tell (item, mm, skips) is null."""
-    first, following, one = (events[name] for name in ("ev_obs_first", "ev_obs_next", "ev_obs_one"))
+    """Loops from the iterator's probes; what they do not tell (item, mm, skips) is null.
+
+    A loop runs from its iter_first() to the next one of its walk, or to the walk's end.
+    """
+    first, one = events["ev_obs_first"], events["ev_obs_one"]
     calls = first.filter(~pl.col("is_return"))
+    called, other = pl.col("kind") == "called", pl.col("kind").is_in(["first", "found"])
     steps = pl.concat(
         [
             calls.select("pid", "seq", "ts_ns", kind=pl.lit("first")),
-            first.filter("is_return").select(
-                "pid",
-                "seq",
-                "ts_ns",
-                kind=pl.when((pl.col("avc") == 0).fill_null(False))
-                .then(pl.lit("none"))
-                .otherwise(pl.lit("some")),
-            ),
-            following.select("pid", "seq", "ts_ns", kind=pl.lit("next")),
+            first.filter("is_return").select("pid", "seq", "ts_ns", kind=pl.lit("found")),
             one.select(
-                "pid",
-                "seq",
-                "ts_ns",
+                *("pid", "seq", "ts_ns"),
                 kind=pl.when("is_return").then(pl.lit("returned")).otherwise(pl.lit("called")),
             ),
         ]
     )
     inside = within(steps, walks).with_columns(number=(pl.col("kind") == "first").cum_sum().over("walk_id"))
-    kind = pl.col("kind")
-    early = kind.last().is_in(["called", "returned"])
-    anon_vma = pl.coalesce("anon_vma", pl.lit(None, pl.UInt64))
-    return (
+    loops = (
         inside.filter(pl.col("number") > 0)
         .sort("walk_id", "seq")
         .group_by("walk_id", "number", maintain_order=True)
         .agg(
-            pl.col("seq", "ts_ns").first(),
-            iterations=((kind == "next").sum() + early.cast(pl.UInt32)).cast(pl.Int64),
-            rmap_one_calls=(kind == "called").sum().cast(pl.Int64),
-            ended_early=early,
+            pl.col("seq", "ts_ns", "pid").first(),
+            rmap_one_calls=called.sum().cast(pl.Int64),
+            last_call=pl.col("seq").filter(~other).last().fill_null(-1),
+            last_other=pl.col("seq").filter(other).last(),
         )
+        .join(walks.select("walk_id", "exit"), on="walk_id", how="left", maintain_order="left")
+        .with_columns(until=pl.col("seq").shift(-1).over("walk_id").fill_null(pl.col("exit")))
+    )
+    count, last = _following(events["ev_obs_next"], *(loops[name] for name in ("pid", "seq", "until")))
+    early = pl.col("last_call") > pl.max_horizontal("last_other", pl.Series(last))
+    return (
+        loops.with_columns(iterations=pl.Series(count) + early.cast(pl.Int64), ended_early=early)
         .join(
-            calls.select("seq", first_pgoff="first", last_pgoff="last", anon_vma=anon_vma),
+            calls.select(
+                "seq",
+                first_pgoff="first",
+                last_pgoff="last",
+                anon_vma=pl.coalesce("anon_vma", pl.lit(None, pl.UInt64)),
+            ),
             on="seq",
             how="left",
             maintain_order="left",
@@ -167,5 +175,34 @@ def _by_iterator(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> pl.
             skip_mm_mismatch=pl.lit(None, pl.Int64),
             observed_ns=pl.lit(None, pl.Int64),
         )
-        .drop("seq", "number")
+        .drop("seq", "number", "pid", "last_call", "last_other", "exit", "until")
     )
+
+
+def _following(
+    ev_obs_next: pl.DataFrame, pid: pl.Series, begin: pl.Series, until: pl.Series
+) -> tuple[Int, Int]:
+    """Events of iter_next() of one task between two places, both exclusive.
+
+    Args:
+        ev_obs_next: ``pid``, ``seq``: by far the most events of a capture that has them.
+        pid: The task; one row a question.
+        begin: After this place.
+        until: Before this place.
+
+    Returns:
+        How many, and the place of the last; -1: there is none.
+    """
+    tasks = np.unique(pid.to_numpy())
+    if not len(tasks) or ev_obs_next.is_empty():
+        return np.zeros(len(pid), np.int64), np.full(len(pid), -1)
+    task, seq = ev_obs_next["pid"].to_numpy(), ev_obs_next["seq"].to_numpy()
+    span = np.int64(seq[-1] + 2)
+    code = np.minimum(np.searchsorted(tasks, task), len(tasks) - 1)
+    keys = (code * span + seq)[tasks[code] == task]
+    keys.sort()
+    base = np.searchsorted(tasks, pid.to_numpy()) * span
+    left = np.searchsorted(keys, base + np.minimum(begin.to_numpy(), span - 1), side="right")
+    right = np.searchsorted(keys, base + np.minimum(until.to_numpy(), span - 1), side="left")
+    last = np.where(right > left, np.append(keys, 0)[right - 1] - base, -1)
+    return right - left, last

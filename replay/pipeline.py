@@ -91,7 +91,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     check(options)
     with open_capture(path) as capture:
         probed = _has_probes(capture, options)
-        tables = canonical_events(capture)
+        tables = canonical_events(capture, bare=("ev_obs_next",))
         quality = capture.quality()
         comms = capture.comms()
         info = capture.info
