@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import variable_column
+from captures.columns import release_unused, variable_column
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
 from captures.roles import SYSCALLS
 from schemas import TABLES
@@ -84,6 +84,7 @@ def canonical_events(
             ]
         wanted = COMMON if name in bare else tuple(TABLES[name].arrow.names)
         tables[name] = _united(name, parts, wanted)
+    release_unused()
     return tables
 
 

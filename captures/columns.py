@@ -5,6 +5,7 @@ Strings end at their first NUL; bytes behind it are stale. What is not UTF-8 com
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
 _INTEGER_BYTES: Final = (1, 2, 4, 8)
 _SHORT_BYTES: Final = 64
+
+
+def release_unused() -> None:
+    """Give memory that numpy has freed back to the system, where the C library can do that (glibc).
+
+    Columns that came in parts leave holes in it, together as large as the columns; polars and Arrow, which
+    have allocators of their own, could not use them.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def arrow_type(field: Field) -> pa.DataType:

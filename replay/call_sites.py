@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.call_arguments import ARGUMENTS, said
-from replay.lifetimes import in_order
+from replay.order import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

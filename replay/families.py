@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from replay.lifetimes import AFTER, BEFORE, ordering, tree_ages
+from replay.lifetimes import AFTER, BEFORE, tree_ages
+from replay.order import in_order, ordering
 from schemas import TABLES
 
 if TYPE_CHECKING:
-    from replay.lifetimes import Int
+    from replay.order import Int
 
 FAMILIES: Final = 16
 """Families that have a row in table ``family``."""
@@ -88,17 +89,19 @@ def growth(
         families: ``roots``.
         vma: Table ``vma``.
     """
-    of_family = families.select("number", "root", "root_number")
+    # A tree without relatives is no family: most trees of most captures.
+    of_family = families.filter(pl.len().over("root_number") > 1).select("number", "root", "root_number")
     own = lives.join(of_family, on="number", maintain_order="left")
-    changes = (
+    each = in_order(
         pl.concat(
             own.select("root_number", seq=f"{end}_seq", ts_ns=f"{end}_ts_ns", added=pl.lit(change, pl.Int64))
             for end, change in (("born", 1), ("died", -1))
-        )
-        .drop_nulls("seq")
-        .group_by("root_number", "seq")
-        .agg(pl.col("ts_ns").first(), pl.col("added").sum())
-        .sort("root_number", "seq")
+        ).drop_nulls("seq"),
+        "root_number",
+        "seq",
+    )
+    changes = each.group_by("root_number", "seq", maintain_order=True).agg(
+        pl.col("ts_ns").first(), pl.col("added").sum()
     )
     before = own.group_by("root_number").agg(before=pl.col("born_seq").null_count().cast(pl.Int64))
     alive = changes.join(before, on="root_number", maintain_order="left").with_columns(
@@ -114,8 +117,7 @@ def growth(
         mms=pl.col("mm").drop_nulls().n_unique().cast(pl.Int64),
     )
     family = (
-        sums.filter(pl.col("anon_vmas") > 1)
-        .join(before, on="root_number")
+        sums.join(before, on="root_number")
         .join(peaks, on="root_number", how="left")
         .join(_of_vmas(own, vma), on="root_number", how="left")
         .with_columns(

@@ -3,25 +3,20 @@
 An insertion into a tree and the removal of the same anon_vma_chain are one life ``[born, died)``; so
 are a stable_tree_append() and what ends the rmap_item. What was there before the capture began is
 seen when it goes (left-censored, born null); what is there at its end has died null.
-
-Over 400 lines because intervals, VMAs, anon_vmas, rmap_items and walks pair up by the same few functions.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
 from replay.losses import settle, settle_items
+from replay.order import disjoint, in_order, ordering
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from replay.gaps import Gaps
-
-    Int: TypeAlias = NDArray[np.int64]
 
 PAGE_SHIFT: Final = 12
 STABLE_FLAG: Final = 0x200
@@ -29,6 +24,8 @@ STABLE_FLAG: Final = 0x200
 PAGE_MASK: Final = 0xFFFF_FFFF_FFFF_F000
 BEFORE: Final = -1
 AFTER: Final = (1 << 63) - 1
+TOLD: Final = ("vma", "anon_vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff")
+"""What insertion and removal of one avc tell of its VMA."""
 
 
 def avc_lives(
@@ -53,8 +50,11 @@ def avc_lives(
 
     Kernel: mm/interval_tree.c anon_vma_interval_tree_insert()/_remove(), 7.3 anon_rmap_tree_*().
     """
-    # Neighbours within one avc; sorted by it, a comparison is cheaper than a window.
-    ordered = in_order(ev_avc, "avc", "seq")
+    # Neighbours within one avc; sorted by it, a comparison is cheaper than a window. What an event tells of
+    # the VMA is fetched by its row at the end: by then half of the events are left.
+    of_vma = ev_avc.drop("seq", "ts_ns", "cpu", "pid", "is_insert", "avc")
+    narrow = ev_avc.select("avc", "seq", "ts_ns", "pid", "is_insert", *(() if gaps is None else TOLD))
+    ordered = in_order(narrow.with_row_index("row"), "avc", "seq")
     after, before = (pl.col("avc") == pl.col("avc").shift(n) for n in (1, -1))
     events = ordered.with_columns(
         after_insert=pl.when(after).then(pl.col("is_insert").shift(1)),
@@ -64,34 +64,28 @@ def avc_lives(
         next_pid=pl.when(before).then(pl.col("pid").shift(-1)),
     )
     if gaps is not None:
-        events = _pairs(events, gaps)
+        events = _pairs(events, gaps).drop(TOLD)
     censored = ~pl.col("is_insert")
-    first = pl.coalesce("anon_pgoff", "vm_pgoff")
-    pages = (pl.col("vm_end") - pl.col("vm_start")) // (1 << PAGE_SHIFT)
-    lives = (
-        events.filter(pl.col("is_insert") | ~pl.col("after_insert").fill_null(False))
-        .with_columns(
-            born_seq=pl.when(~censored).then("seq"),
-            born_ts_ns=pl.when(~censored).then("ts_ns"),
-            died_seq=pl.when(censored).then("seq").otherwise("next_seq"),
-            died_ts_ns=pl.when(censored).then("ts_ns").otherwise("next_ts"),
-            removed_by=pl.when(censored).then("pid").otherwise("next_pid"),
-            born=pl.when(~censored).then("seq").otherwise(pl.col("previous").fill_null(BEFORE)),
-            first_pgoff=first,
-            last_pgoff=first + pages - 1,
-            evidence=pl.lit("exact"),
-            uncertain=pl.lit(None, pl.String),
-        )
-        .with_columns(died=pl.col("died_seq").fill_null(AFTER))
+    lives = events.filter(pl.col("is_insert") | ~pl.col("after_insert").fill_null(False)).select(
+        *("row", "avc", "pid"),
+        *(() if gaps is None else ("is_insert", "paired")),
+        born_seq=pl.when(~censored).then("seq"),
+        born_ts_ns=pl.when(~censored).then("ts_ns"),
+        died_seq=pl.when(censored).then("seq").otherwise("next_seq"),
+        died_ts_ns=pl.when(censored).then("ts_ns").otherwise("next_ts"),
+        removed_by=pl.when(censored).then("pid").otherwise("next_pid"),
+        born=pl.when(~censored).then("seq").otherwise(pl.col("previous").fill_null(BEFORE)),
+        died=pl.when(censored).then("seq").otherwise("next_seq").fill_null(AFTER),
     )
+    del ordered, events
     if gaps is not None and ev_exit_mmap is not None:
-        seen = lives.with_columns(
+        seen = _of_vmas(lives, of_vma).with_columns(
             begin_seen=pl.col("is_insert"), end_seen=~pl.col("is_insert") | pl.col("paired")
         )
-        lives = settle(seen.drop("uncertain"), gaps, ev_exit_mmap).drop("begin_seen", "end_seen", "paired")
-    lives = lives.drop("is_insert", "seq", "ts_ns", "cpu", "after_insert", "previous")
-    lives = lives.drop("next_seq", "next_ts", "next_pid")
-    lives = in_order(lives, "born", "died", "avc")
+        settled = settle(seen.drop("uncertain"), gaps, ev_exit_mmap)
+        lives = in_order(settled.drop("begin_seen", "end_seen"), "born", "died", "avc")
+    else:
+        lives = _of_vmas(in_order(lives, "born", "died", "avc"), of_vma)
     vma, born, died = (lives[name].to_numpy() for name in ("vma", "born", "died"))
     by_vma = ordering(vma)
     version = np.empty(len(vma), np.int64)
@@ -103,28 +97,16 @@ def avc_lives(
     return lives.with_columns(vma_id=pl.Series(vma_id[version])), versions
 
 
-def ordering(*keys: NDArray[Any]) -> Int:
-    """Places of rows in the order of some integers, the first ones first; equal rows stay as they are.
-
-    As numpy.lexsort. What is in order already costs nothing; else a number and its place are sorted as
-    one, which the processor's wide registers do, where they have room in 64 bits.
-    """
-    order = np.arange(len(keys[0]))
-    for number, key in enumerate(reversed(keys)):
-        values = key[order] if number else key
-        if (values[1:] >= values[:-1]).all():
-            continue
-        bits = len(key).bit_length()
-        span = int(values.max()) - int(values.min())
-        if span >> (64 - bits):
-            place = np.argsort(values, kind="stable")
-        else:
-            packed = (values - values.min()).astype(np.uint64) << np.uint64(bits)
-            packed |= np.arange(len(key), dtype=np.uint64)
-            packed.sort()
-            place = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
-        order = order[place]
-    return order
+def _of_vmas(lives: pl.DataFrame, of_vma: pl.DataFrame) -> pl.DataFrame:
+    """``lives`` with the columns that tell of the VMA, those of the event ``row``."""
+    first = pl.coalesce("anon_pgoff", "vm_pgoff")
+    pages = (pl.col("vm_end") - pl.col("vm_start")) // (1 << PAGE_SHIFT)
+    return pl.concat([lives.drop("row"), of_vma[lives["row"]]], how="horizontal").with_columns(
+        first_pgoff=first,
+        last_pgoff=first + pages - 1,
+        evidence=pl.lit("exact"),
+        uncertain=pl.lit(None, pl.String),
+    )
 
 
 def _pairs(events: pl.DataFrame, gaps: Gaps) -> pl.DataFrame:
@@ -138,33 +120,10 @@ def _pairs(events: pl.DataFrame, gaps: Gaps) -> pl.DataFrame:
         ``events`` with ``after_insert`` false where the removal is of another life than the insertion before
         it, and ``paired``: the next event of the avc is the removal of this insertion.
     """
-    told = ("vma", "anon_vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff")
-    same = pl.all_horizontal((pl.col(name) == pl.col(name).shift(1)).fill_null(True) for name in told)
+    same = pl.all_horizontal((pl.col(name) == pl.col(name).shift(1)).fill_null(True) for name in TOLD)
     lost = gaps.within(events["previous"].fill_null(BEFORE).to_numpy(), events["seq"].to_numpy())
     one_life = pl.col("after_insert").fill_null(False) & ~pl.col("is_insert") & (same | ~pl.Series(lost))
     return events.with_columns(after_insert=one_life, paired=one_life.shift(-1).fill_null(False))
-
-
-def in_order(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """``frame.sort(columns)`` for integers without null: a small part of the time of the general sort."""
-    return frame[ordering(*(frame[name].to_numpy() for name in columns))]
-
-
-def disjoint(group: NDArray[Any], born: Int, died: Int) -> NDArray[np.bool_]:
-    """Where a life begins after all earlier ones of its group are over.
-
-    Args:
-        group: Sorted.
-        born: Instants, sorted within a group.
-        died: Instants.
-    """
-    first = np.ones(len(group), np.bool_)
-    first[1:] = group[1:] != group[:-1]
-    number = np.cumsum(first)
-    span = np.int64(max(born.max(initial=0), died[died < AFTER].max(initial=0)) + 3)
-    reach = np.maximum.accumulate(number * span + np.minimum(died, span - 1))
-    begun: NDArray[np.bool_] = number * span + born > np.concatenate((reach[:1], reach[:-1]))
-    return first | begun
 
 
 def tree_ages(lives: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 from replay.alive import WaveletMatrix
-from replay.lifetimes import AFTER, BEFORE, in_order
+from replay.lifetimes import AFTER, BEFORE
+from replay.order import in_order
 from replay.spaces import CLONE_VM, mm_lives, mm_of, parents, task_spaces
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Final
 
 import polars as pl
 
-from replay.lifetimes import disjoint, in_order
+from replay.order import disjoint, in_order
 
 CLONE_VM: Final = 0x100
 _THREAD_DEPTH: Final = 16

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from replay.call_sites import SITE, sites
-from replay.lifetimes import in_order
+from replay.order import in_order
 from schemas import TABLES
 
 if TYPE_CHECKING:
