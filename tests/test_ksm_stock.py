@@ -17,6 +17,7 @@ from replay.exact import replay_exact
 from replay.ksm_nodes import migrations, nodes
 from replay.ksm_stock import APART, determined
 from replay.strategies import BUILTIN
+from schemas import TABLES
 from tests.model_machine import empty_events
 
 TRUTH = Path(__file__).parent / "data" / "truth"
@@ -47,7 +48,8 @@ def test_what_is_determined_is_what_the_probes_tell(name: str) -> None:
     exact = replay_exact(events, STRATEGIES)
     options = AnalyzeOptions(strategies=STRATEGIES, evidence="modelled")
     events["ev_walk"] = events["ev_walk"].clear()
-    stock = rebuild(events, options, probed=True, release=release, gaps=None).stock
+    maps = pl.DataFrame(TABLES["proc_map"].empty())
+    stock = rebuild(events, options, probed=True, release=release, gaps=None, maps=maps).stock
     assert stock is not None
     assert (stock.determined, stock.merged, stock.migrations - 0) == (*CAPTURES[name][:2], CAPTURES[name][3])
     assert stock.replayed == CAPTURES[name][2]

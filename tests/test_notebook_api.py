@@ -46,7 +46,9 @@ def test_tables_are_arrow_and_match_their_schemas(analysis: Analysis) -> None:
 
 
 def test_figures_are_those_of_the_report(analysis: Analysis, tmp_path: Path) -> None:
-    assert list(analysis.figures) == ["why", "space", "iterations", "times", "population"]
+    assert list(analysis.figures) == [
+        "why", "space", "iterations", "holds", "times", "population", "splits",
+    ]  # fmt: skip
     space = analysis.figures["space"]
     assert space.finding == "vm_pgoff misses 58 mappings of this anon_vma; full none."
     assert len(go.Figure(space.spec).data) == len(space.spec["data"])
