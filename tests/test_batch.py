@@ -176,7 +176,7 @@ def test_whatever_a_capture_does_the_others_are_analysed(fleet: Path, tmp_path: 
     sources = [path for path in sorted(TRUTH.glob("*.dat")) if path not in SMALL]
     for name, source in zip(names, sources, strict=False):
         shutil.copy(source, fleet / f"{name}.dat")
-    options = BatchOptions(jobs=2, limits=Limits(seconds=8, memory_bytes=1 << 30))
+    options = BatchOptions(jobs=2, limits=Limits(seconds=20, memory_bytes=1 << 30))
     got = by_name(run(tmp_path / "out", *sorted(fleet.glob("*.dat")), options=options))
     said = {name: (one.status, one.error) for name, one in got.items()}
     assert said == {
