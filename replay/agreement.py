@@ -232,6 +232,7 @@ def agreement(
     )
     wrong = (
         instants.with_row_index("instant")
+        .join(off, on="tree", how="semi")
         .join_where(
             off.select("since", "until", "cause", other="tree"),
             pl.col("tree") == pl.col("other"),
