@@ -42,9 +42,12 @@ TEMPLATES: Final = {
     "exceptions:page_fault_kernel": _FAULT,
     "exceptions:page_fault_user": _FAULT,
     "ftrace:print": "{:skip}: {buf:text}",
+    "ksm:ksm_enter": "mm {mm:ptr}",
     "ksm:ksm_merge_with_ksm_page": (
         "{:skip}pfn {pfn:dec} rmap_item {rmap_item:ptr} mm {mm:ptr} error {err:dec}"
     ),
+    "ksm:ksm_remove_ksm_page": "pfn {pfn:dec}",
+    "ksm:ksm_remove_rmap_item": "pfn {pfn:dec} rmap_item {rmap_item:ptr} mm {mm:ptr}",
     "ksm:ksm_rmap_loop": (
         f"walk_id={{walk_id:dec}} loop_seq={{loop_seq:dec}} strategy={_STRATEGY} pfn={{pfn:hex}} "
         "stable_node={stable_node:hex} rmap_item={rmap_item:hex} anon_vma={anon_vma:hex} mm={mm:hex} "
