@@ -203,7 +203,8 @@ def _united(name: str, parts: list[Part], wanted: tuple[str, ...]) -> pa.Table:
     seq = np.concatenate([_bits(part["seq"]) for part in parts])
     # The parts of one event are in order, and one behind the other: a stable sort merges the events.
     order = None if bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")
-    columns = [_merged([part.pop(each) for part in parts], lengths, order) for each in wanted]
+    scratch = np.empty(0 if order is None else len(order), dtype=np.uint64)
+    columns = [_merged([part.pop(each) for part in parts], lengths, order, scratch) for each in wanted]
     schema = TABLES[name].arrow
     if len(wanted) < len(schema):
         return pa.table(columns, schema=pa.schema([schema.field(each) for each in wanted]))
@@ -211,11 +212,12 @@ def _united(name: str, parts: list[Part], wanted: tuple[str, ...]) -> pa.Table:
 
 
 def _merged(
-    parts: list[Values | Constant], lengths: list[int], order: Numbers | None
+    parts: list[Values | Constant], lengths: list[int], order: Numbers | None, scratch: Numbers
 ) -> Values | pa.ChunkedArray[Any]:
     """The values of one column of several parts, one part after the other, then in another order.
 
     What Arrow's own functions would do, with numpy: in a third of the time, and without their import.
+    ``scratch``: memory for numbers in the order of the parts.
     """
     constants = list(dict.fromkeys(each for each in parts if isinstance(each, pa.Scalar)))
     if len(constants) == 1 and all(isinstance(each, pa.Scalar) for each in parts):
@@ -230,7 +232,8 @@ def _merged(
     valid = np.concatenate([_valid(each) for each in arrays]).take(order) if has_null else None
     if pa.types.is_string(arrays[0].type):
         return _ordered_text(pa.concat_arrays(arrays), order, valid)
-    values = np.concatenate([_bits(each) for each in arrays]).take(order)
+    bits = [_bits(each) for each in arrays]
+    values = np.concatenate(bits, out=scratch.view(bits[0].dtype)[: len(order)]).take(order)
     return pa.array(values, arrays[0].type, mask=None if valid is None else ~valid)
 
 

@@ -11,6 +11,7 @@ from replay.every_node import EVERY_NODE
 from replay.exact import Exact, replay_exact, replay_state
 from replay.ksm_other_kernel import OtherKernel, by_rules_of
 from replay.ksm_stock import APART, Stock, replay_stock
+from replay.lifetimes import avc_lives
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 EVIDENCE: Final = ("exact", "modelled", "both")
 RULES: Final = ("6.12", "7.3")
 WALKS: Final = ("observed", EVERY_NODE)
+_IN_LIVES: Final = ("cpu", "avc", "anon_vma", "vma", "vm_start", "vm_end", "vm_pgoff")
 _OF_PROBES: Final = ("ev_avc", "ev_append", "ev_item_remove", "ev_node_remove")
 
 
@@ -97,7 +99,8 @@ def rebuild(
     they ran, and how long.
 
     Args:
-        events: The ``ev_*`` tables.
+        events: The ``ev_*`` tables. Where probes are all the evidence, ``ev_avc`` loses columns: they are in
+            the lives then, and take the most memory of all.
         options: What is asked for.
         probed: Whether the capture has the tree probes.
         release: Release of the traced kernel.
@@ -107,7 +110,9 @@ def rebuild(
     evidence = options.evidence or ("exact" if probed else "modelled")
     asked = cast("KernelRules | None", options.kernel_rules)
     if evidence == "exact" and asked is None:
-        return Rebuilt(events, replay_exact(events, options.strategies, gaps))
+        state = avc_lives(events["ev_avc"], events["ev_syscall"], gaps, events["ev_exit_mmap"])
+        events["ev_avc"] = events["ev_avc"].drop(_IN_LIVES)
+        return Rebuilt(events, replay_state(events, *state, options.strategies, gaps))
     from replay.model import reconstruct  # costs its compiler only those who ask for it
 
     rules = asked or rules_of(release, events)

@@ -37,12 +37,13 @@ def one_by_one(avc: pl.DataFrame) -> pl.DataFrame:
         avc: Table ``avc``.
 
     Returns:
-        The columns of ``avc``, ``born``, ``died`` (places; ``BEFORE`` and ``AFTER`` where not seen) and
-        ``number``: from 1, another one whenever the struct anon_vma had been without interval;
+        The columns of ``avc`` but those of its pages; ``born``, ``died`` (places; ``BEFORE`` and ``AFTER``
+        where not seen) and ``number``: from 1, another one whenever the struct anon_vma had been without
+        interval;
         ``tree_age``: place of its first interval. In order of anon_vma, birth and death.
     """
     places = {"born": pl.col("born_seq").fill_null(BEFORE), "died": pl.col("died_seq").fill_null(AFTER)}
-    return tree_ages(avc.with_columns(**places))
+    return tree_ages(avc.drop("first_pgoff", "last_pgoff", "uncertain").with_columns(**places))
 
 
 def roots(lives: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from replay.losses import settle, settle_items
-from replay.order import disjoint, in_order, ordering
+from replay.order import disjoint, in_order, last_to_die, ordering
 
 if TYPE_CHECKING:
     from replay.gaps import Gaps
@@ -141,21 +141,13 @@ def tree_ages(lives: pl.DataFrame) -> pl.DataFrame:
         ``tree_age``: place of its first interval.
     """
     ordered = in_order(lives, "anon_vma", "born", "died")
-    fresh = disjoint(*(ordered[name].to_numpy() for name in ("anon_vma", "born", "died")))
-    same = ["avc", "mm", "vm_start", "vm_end"]
-    left = ordered.select("anon_vma", "died", *same).sort("died")
-    back = (
-        ordered.select("anon_vma", "born", *same)
-        .with_row_index("row")
-        .filter(pl.Series(fresh))
-        .sort("born")
-        .join_asof(
-            left, left_on="born", right_on="died", by="anon_vma", check_sortedness=False, suffix="_left"
-        )
-        .filter((pl.col("avc") == pl.col("avc_left")) & (pl.col("mm") == pl.col("mm_left")))
-        .filter(pl.any_horizontal(pl.col(name) == pl.col(f"{name}_left") for name in ("vm_start", "vm_end")))
-    )
-    fresh[back["row"].to_numpy()] = False
+    anon_vma, born, died = (ordered[name].to_numpy() for name in ("anon_vma", "born", "died"))
+    fresh = disjoint(anon_vma, born, died)
+    again = np.flatnonzero(fresh[1:] & (anon_vma[1:] == anon_vma[:-1])) + 1
+    told = ordered.select("avc", "mm", "vm_start", "vm_end")
+    back, left = told[again], told[last_to_die(anon_vma, died)[again - 1]]
+    same = {name: (back[name] == left[name]).fill_null(False).to_numpy() for name in told.columns}
+    fresh[again[same["avc"] & same["mm"] & (same["vm_start"] | same["vm_end"])]] = False
     return ordered.with_columns(
         number=pl.Series(fresh).cum_sum(),
         tree_age=pl.when(pl.Series(fresh)).then("born").forward_fill(),

@@ -54,10 +54,27 @@ def disjoint(group: NDArray[Any], born: Int, died: Int) -> NDArray[np.bool_]:
         born: Instants, sorted within a group.
         died: Instants.
     """
+    begun = _firsts(group)
+    begun[1:] |= born[1:] > died[last_to_die(group, died)[:-1]]
+    return begun
+
+
+def last_to_die(group: NDArray[Any], died: Int) -> Int:
+    """For each life the place of the one that dies last of its group up to it; of equal ones the last.
+
+    Args:
+        group: Sorted.
+        died: Instants.
+    """
+    span = np.int64(died[died < NEVER].max(initial=0) + 2)
+    keys = np.cumsum(_firsts(group)) * span + np.minimum(died, span - 1)
+    latest = keys == np.maximum.accumulate(keys)
+    place: Int = np.maximum.accumulate(np.where(latest, np.arange(len(keys)), 0))
+    return place
+
+
+def _firsts(group: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where another group begins."""
     first = np.ones(len(group), np.bool_)
     first[1:] = group[1:] != group[:-1]
-    number = np.cumsum(first)
-    span = np.int64(max(born.max(initial=0), died[died < NEVER].max(initial=0)) + 3)
-    reach = np.maximum.accumulate(number * span + np.minimum(died, span - 1))
-    begun: NDArray[np.bool_] = number * span + born > np.concatenate((reach[:1], reach[:-1]))
-    return first | begun
+    return first

@@ -104,6 +104,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         name: pl.DataFrame(pl.from_arrow(table)).with_columns(pl.col("seq").set_sorted())
         for name, table in tables.items()
     }
+    del tables
     events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
     gaps = Gaps.of(pl.DataFrame(quality), events)
     rebuilt = rebuild(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.order import disjoint, in_order, ordering
+from replay.order import disjoint, in_order, last_to_die, ordering
 
 LONG = np.iinfo(np.int64)
 POINTER = (1 << 64) - 1
@@ -63,3 +63,13 @@ def test_disjoint_begins_where_nothing_before_is_alive(lives: list[tuple[int, in
     ]
     columns = (np.array([life[n] for life in lives], dtype=np.int64) for n in range(3))
     assert disjoint(*columns).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 3, LONG.max])), max_size=20))
+def test_last_to_die_is_the_latest_of_its_group_so_far(lives: list[tuple[int, int]]) -> None:
+    lives = sorted(lives, key=lambda life: life[0])
+    expected = [
+        max(range(place + 1), key=lambda n: (lives[n][0], lives[n][1], n)) for place in range(len(lives))
+    ]
+    columns = (np.array([life[n] for life in lives], dtype=np.int64) for n in range(2))
+    assert last_to_die(*columns).tolist() == expected
