@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/replay analyze $(CAPTURE) --output demo.replay --force
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .

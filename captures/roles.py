@@ -194,6 +194,7 @@ ROLES: Final = (
         tracepoints=("lock:contention_end",),
         constants={"is_end": True},
     ),
+    Role("ev_switch", _same("prev_pid", "next_pid"), tracepoints=("sched:sched_switch",)),
     Role("ev_exit_mmap", _same("mm"), tracepoints=("mmap:exit_mmap",)),
     Role("ev_marker", {"text": From(("buf",), "line")}, tracepoints=("ftrace:print",)),
     Role(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
 
-CONNECT_SECONDS: Final = 30
+CONNECT_SECONDS: Final = 10
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from replay.ksm_bounds import unbounded
 from replay.lifetimes import avc_lives, rmap_item_lives, walk_lives
 from replay.mappings import Mappings
 from replay.merge import at_merge
+from replay.timing import untimed
 from replay.trees import Trees
 from replay.walks import Replayed, replay_walks
 from schemas import TABLES
@@ -122,7 +123,7 @@ def replay_state(
         .join(doubts, on=["walk_id", "strategy"], how="left", maintain_order="left")
         .with_columns(
             observed_ns=pl.col("end_ns") - pl.col("ts_ns"),
-            predicted_ns=none,
+            **untimed(),
             **unbounded("iterations_total", "iterations_max"),
         )
         .select(columns["walk"]),

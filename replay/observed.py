@@ -18,6 +18,7 @@ import polars as pl
 
 from replay.doubts import DURING
 from replay.ksm_bounds import unbounded
+from replay.timing import untimed
 from schemas import TABLES
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def observed(
             strategy=pl.lit(NAME),
             mappings_missed=none,
             observed_ns=pl.col("end_ns") - pl.col("ts_ns"),
-            predicted_ns=none,
+            **untimed(),
             **unbounded("iterations_total", "iterations_max"),
             uncertain=pl.when(while_lost).then(pl.lit(DURING)),
         )

@@ -257,7 +257,10 @@ def _walk(walk_id: int, each: Replay, strategy: str, loops: list[Loop], missed: 
         "rmap_one_calls": sum(loop.rmap_one_calls for loop in loops) if known else None,
         "mappings_missed": missed,
         "observed_ns": each.walk.end_ts - entry["ts_ns"],
+        "held_up_ns": None,
         "predicted_ns": None,
+        "predicted_low_ns": None,
+        "predicted_high_ns": None,
         "uncertain": None,
     }
 

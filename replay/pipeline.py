@@ -21,6 +21,7 @@ from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
 from replay.families import growth, one_by_one, roots
 from replay.gaps import Gaps
+from replay.held_up import held_up
 from replay.ksm_other_kernel import other_kernel
 from replay.merges import neighbours, tried
 from replay.node_tables import node_summary, node_walks
@@ -30,7 +31,7 @@ from replay.quality import limits
 from replay.sharing import sharing
 from replay.splits import audit
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
-from replay.timing import predict_loops, predict_walks
+from replay.timing import fit_tables, fitted, predict_loops, predict_walks
 from replay.victims import lost, waits
 from schemas import TABLES
 from schemas.errors import MissingEventsError
@@ -119,7 +120,12 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     observed_loop, observed_walk = observed(events, exact.walks.drop_nulls("end_ns"), gaps)
     loop = _beside(observed_loop, exact.loop)
     native, rule = native_strategy(exact, observed_loop), page_offset_rule(events)
-    captured = _beside(observed_walk, exact.walk)
+    lasted = held_up(events, exact.walks)
+    captured = (
+        _beside(observed_walk, exact.walk)
+        .drop("held_up_ns")
+        .join(lasted, on="walk_id", how="left", maintain_order="left")
+    )
     whole = exact if rebuilt.stock is None else replace(exact, items=rebuilt.stock.whole)
     every = every_node(whole, events, asked) if options.walks == EVERY_NODE else None
     walks = [captured] if every is None else [captured, node_walks(every, asked)]
@@ -127,7 +133,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     if options.max_page_sharing is not None:
         limited = sharing(whole, events, asked, options.max_page_sharing)
         walks.append(limited)
-    timed, fit = predict_walks(pl.concat(walks, how="diagonal_relaxed"), timed_strategy(native, rule))
+    ran = timed_strategy(native, rule)
+    fit, no_fit = fitted(captured, ran)
+    timed = predict_walks(pl.concat(walks, how="diagonal_relaxed"), fit)
     if limited is not None:
         timed, limited = timed[: -len(limited) or None], timed[len(timed) - len(limited) :]
     loop = predict_loops(loop, fit)
@@ -153,6 +161,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "summary": summarise(exact, loop, walk),
         "walk": walk,
         "loop": loop,
+        **fit_tables(walk, ran, fit),
         "miss": missed_because(exact.replayed.miss, exact, events, comms),
         "wait": wait,
         "lost": lost(wait, walk, fit),
@@ -182,7 +191,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         name: TABLES[name].cast(frame.select(TABLES[name].arrow.names).to_arrow())
         for name, frame in frames.items()
     }
-    own_limits = TABLES["quality"].cast(limits(rebuilt, events, fit, wait, pl.DataFrame(quality)).to_arrow())
+    own_limits = TABLES["quality"].cast(
+        limits(rebuilt, events, fit or no_fit, pl.DataFrame(quality)).to_arrow()
+    )
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
 

@@ -58,8 +58,7 @@ DOUBTS: Final = {
 def limits(
     rebuilt: Rebuilt,
     events: Mapping[str, pl.DataFrame],
-    fit: Fit | None,
-    wait: pl.DataFrame,
+    fit: Fit | str,
     capture: pl.DataFrame,
 ) -> pl.DataFrame:
     """Table ``quality`` of the replay.
@@ -67,8 +66,7 @@ def limits(
     Args:
         rebuilt: State and walks, and what they rest on.
         events: The ``ev_*`` tables.
-        fit: The fit of the times.
-        wait: Table ``wait``.
+        fit: The fit of the times; a text: why there is none.
         capture: Table ``quality`` of the capture; its rows are not in the result.
     """
     exact = rebuilt.exact
@@ -77,8 +75,7 @@ def limits(
         *_censored(exact),
         *_stale(exact),
         *_assumed(exact, events),
-        *_timed(fit, events),
-        *_waited(wait),
+        *_timed(fit, exact, events),
         *_agreed(rebuilt.agrees),
         *_otherwise(rebuilt.other),
         *_modelled(exact, rebuilt.stock),
@@ -248,8 +245,12 @@ def _compat(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     return low.select("mm").join(merged, on="mm", how="semi").join(callers, on="mm", how="anti")
 
 
-def _timed(fit: Fit | None, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str, int, str]]:
-    if fit is not None:
+def _timed(
+    fit: Fit | str, exact: Exact, events: Mapping[str, pl.DataFrame]
+) -> Iterator[tuple[str, str, int, str]]:
+    if isinstance(fit, str):
+        yield "no_time_fit", "info", len(exact.walks), f"walks have no predicted times: {fit}"
+    else:
         whole, loop, iteration, call = (cost / 1000 for cost in fit.coefficients)
         yield (
             "time_fit",
@@ -258,24 +259,18 @@ def _timed(fit: Fit | None, events: Mapping[str, pl.DataFrame]) -> Iterator[tupl
             f"walks fitted: {whole:.1f} us each + {loop:.1f} us a loop + {iteration:.3f} us an iteration + "
             f"{call:.1f} us a call; 90 % took {fit.low:.1f} to {fit.high:.1f} times that",
         )
+        held = fit.held_up_ns or 0
+        yield (
+            "held_up",
+            "info",
+            fit.held_up,
+            f"of these were off the CPU or waited for a lock for {held / 1e6:.3f} ms, which is left out",
+        )
     yield (
         "probed_iterations",
         "info",
         len(events["ev_obs_next"]) + len(events["ev_obs_loop"]),
         "events were recorded inside the loops; measured and predicted times include what that cost",
-    )
-
-
-def _waited(wait: pl.DataFrame) -> Iterator[tuple[str, str, int, str]]:
-    writers = wait.filter("is_write").drop_nulls("end_ns")
-    total = writers.select((pl.col("end_ns") - pl.col("ts_ns")).sum()).item()
-    behind = writers["behind_walks_ns"].sum()
-    yield (
-        "lock_wait",
-        "info",
-        len(writers),
-        f"waits to change a family's trees took {total / 1e6:.0f} ms, {100 * behind / max(total, 1):.1f} %"
-        " of it while a walk of that family ran",
     )
 
 

@@ -37,6 +37,14 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
         is_observed = strategy == OBSERVED
         times = walks["observed_ns" if is_observed else "predicted_ns"]
         longest = None if times.null_count() else times.max()
+        ends = (
+            {}
+            if is_observed or longest is None
+            else {
+                f"time_ms_{end}": walks.select(pl.col(f"predicted_{end}_ns").max() / 1e6).item()
+                for end in ("low", "high")
+            }
+        )
         row = {
             "strategy": strategy,
             "evidence": "observed" if is_observed else evidence,
@@ -48,6 +56,7 @@ def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFr
             "skip_mm_mismatch_max": own["skip_mm_mismatch"].max(),
             "iterations_total": total(walks["iterations_total"]),
             **_bounds(walks),
+            **ends,
         }
         if not is_observed:
             missed = len(exact.miss.filter(pl.col("strategy") == strategy))

@@ -2,19 +2,22 @@
 
     duration = a + b * inner loops + c * iterations + d * rmap_one calls
 
-Durations have outliers upwards (waits for the lock, time off the CPU), so the fit is by least squares
-with weights that fall with the error (Huber), on errors relative to the prediction: a walk of 20
-microseconds counts as much as one of 200 milliseconds. No term may be negative. The interval of a
+A duration is what the capture holds less what its events tell of waits for locks and time off the CPU
+(``held_up``). It still has outliers upwards (interrupts, waits that no event tells), so the fit is by
+least squares with weights that fall with the error (Huber), on errors relative to the prediction: a walk
+of 20 microseconds counts as much as one of 200 milliseconds. No term may be negative. The interval of a
 prediction is what holds 90 % of the fitted walks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
+
+from schemas import TABLES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,10 +33,17 @@ LEAST_WALKS: Final = 12
 LEAST_OWN: Final = 0.1
 """Least share of the iterations' variation that loops and calls do not explain."""
 
+LEAST_OF_A_SIZE: Final = 5
+"""Fewer walks do not tell what an iteration costs in trees of a size."""
+
+MOSTLY: Final = 0.5
+"""Walks tell what an iteration costs if iterations are at least this share of their time."""
+
 FARTHEST: Final = 4.0
 """A walk whose loops have more iterations than this times the longest that were fitted is not predicted: what
 an iteration costs in a tree of that size is not in the capture."""
 
+_COUNTS: Final = ["loops", "iterations_total", "rmap_one_calls"]
 _HUBER: Final = 1.345
 _ROUNDS: Final = 30
 _SMALLEST_NS: Final = 1000.0
@@ -49,6 +59,8 @@ class Fit:
         walks: Number of walks fitted.
         median_error: Median of the relative error, without sign.
         longest: Most iterations of a loop, on average over its walk, in the fitted walks.
+        held_up: Of the walks, those that were held up for a time that is known and left out.
+        held_up_ns: That time together; None: the capture has no events that tell it.
     """
 
     coefficients: tuple[float, ...]
@@ -57,11 +69,19 @@ class Fit:
     walks: int
     median_error: float
     longest: float
+    held_up: int = 0
+    held_up_ns: int | None = None
 
     def predict(self, terms: Real) -> Real:
         """Durations in ns; one row of ``terms`` (inner loops, iterations, rmap_one calls) a walk."""
         predicted: Real = _design(terms) @ np.array(self.coefficients)
         return predicted
+
+
+def untimed() -> dict[str, pl.Expr]:
+    """Columns of ``walk`` that are filled once all walks are known."""
+    names = ("held_up_ns", "predicted_ns", "predicted_low_ns", "predicted_high_ns")
+    return dict.fromkeys(names, pl.lit(None, pl.Int64))
 
 
 def fit(terms: Real, duration_ns: Real) -> Fit | None:
@@ -107,30 +127,104 @@ def fit(terms: Real, duration_ns: Real) -> Fit | None:
     )
 
 
-def predict_walks(walk: pl.DataFrame, native: str | None) -> tuple[pl.DataFrame, Fit | None]:
-    """Fill ``predicted_ns`` of the walks of every strategy.
+def fitted(walk: pl.DataFrame, native: str | None) -> tuple[Fit | None, str]:
+    """The fit over the walks of a capture.
 
     Args:
         walk: Table ``walk``.
         native: The strategy that the kernel ran, whose counts the durations belong to; None: not known.
 
     Returns:
-        ``walk`` with ``predicted_ns`` (null: no fit, counts not known, or too far from what was fitted), and
-        the fit.
+        The fit, and why there is none (empty: there is one).
     """
+    if walk["observed_ns"].null_count() == len(walk):
+        return None, "the capture holds no duration of a walk"
     if native is None:
-        return walk, None
-    terms = ["loops", "iterations_total", "rmap_one_calls"]
-    own = walk.filter(pl.col("strategy") == native).drop_nulls([*terms, "observed_ns"])
-    model = fit(_numbers(own, terms), own["observed_ns"].to_numpy().astype(np.float64))
+        return None, "which strategy the kernel runs is not known"
+    own = _own(walk, native)
+    if len(own) < LEAST_WALKS:
+        return None, f"{len(own)} walks have a duration and all counts; a fit takes {LEAST_WALKS}"
+    model = fit(_numbers(own, _COUNTS), own["took"].to_numpy().astype(np.float64))
     if model is None:
-        return walk, None
+        return (
+            None,
+            "iterations, loops and calls of the walks rise together: what one of them costs does not show",
+        )
+    held = own["held_up_ns"]
+    known = None if held.null_count() == len(held) else int(held.sum())
+    return replace(model, held_up=int((held.fill_null(0) > 0).sum()), held_up_ns=known), ""
+
+
+def predict_walks(walk: pl.DataFrame, model: Fit | None) -> pl.DataFrame:
+    """Fill ``predicted_ns`` and its interval of the walks of every strategy.
+
+    Args:
+        walk: Table ``walk``.
+        model: The fit; None: there is none.
+
+    Returns:
+        ``walk`` with ``predicted_ns``, ``predicted_low_ns`` and ``predicted_high_ns``; null: no fit, counts
+        not known, or too far from what was fitted.
+    """
+    if model is None:
+        return walk
     ratio = pl.col("iterations_total") / pl.col("loops")
-    known = pl.all_horizontal(pl.col(terms).is_not_null()) & (ratio.fill_nan(0) <= FARTHEST * model.longest)
-    predicted = model.predict(_numbers(walk.with_columns(pl.col(terms).fill_null(0)), terms))
-    column = pl.Series("predicted_ns", np.rint(predicted).astype(np.int64))
+    known = pl.all_horizontal(pl.col(_COUNTS).is_not_null()) & (ratio.fill_nan(0) <= FARTHEST * model.longest)
+    predicted = pl.Series(model.predict(_numbers(walk.with_columns(pl.col(_COUNTS).fill_null(0)), _COUNTS)))
     asked = known & (pl.col("strategy") != "observed")
-    return walk.with_columns(predicted_ns=pl.when(asked).then(column)), model
+    factors = {"predicted_ns": 1.0, "predicted_low_ns": model.low, "predicted_high_ns": model.high}
+    return walk.with_columns(
+        pl.when(asked).then((predicted * factor).round().cast(pl.Int64)).alias(name)
+        for name, factor in factors.items()
+    )
+
+
+def fit_tables(walk: pl.DataFrame, native: str | None, model: Fit | None) -> dict[str, pl.DataFrame]:
+    """Tables ``time_fit`` and ``iteration_cost``; both empty: no fit.
+
+    Args:
+        walk: Table ``walk``.
+        native: The strategy that was fitted.
+        model: Its fit; None: there is none.
+    """
+    if model is None or native is None:
+        return {name: pl.DataFrame(TABLES[name].empty()) for name in ("time_fit", "iteration_cost")}
+    once, each, iteration, call = model.coefficients
+    costs = {"walk_ns": once, "loop_ns": each, "iteration_ns": iteration, "call_ns": call}
+    row = {
+        "strategy": native,
+        "walks": model.walks,
+        **costs,
+        "ratio_low": model.low,
+        "ratio_high": model.high,
+        "median_error": model.median_error,
+        "size_max": model.longest,
+        "walks_held_up": model.held_up,
+        "held_up_ns": model.held_up_ns,
+    }
+    rest = once + each * pl.col("loops") + call * pl.col("rmap_one_calls")
+    size = (pl.col("iterations_total") / pl.col("loops")).floor().cast(pl.Int64)
+    cost = (pl.col("took") - rest) / pl.col("iterations_total")
+    by_size = (
+        _own(walk, native)
+        .filter(pl.col("iterations_total") > 0, pl.col("took") - rest >= MOSTLY * pl.col("took"))
+        .with_columns(size=size, cost=cost)
+        .filter(pl.col("size") > 0)
+        .with_columns(power=pl.col("size").log(2).add(1e-9).floor().cast(pl.UInt32))
+        .group_by("power")
+        .agg(
+            walks=pl.len().cast(pl.Int64),
+            iterations=pl.col("iterations_total").sum(),
+            iteration_ns=pl.col("cost").median(),
+            iteration_low_ns=pl.col("cost").quantile(0.25, "linear"),
+            iteration_high_ns=pl.col("cost").quantile(0.75, "linear"),
+        )
+        .filter(pl.col("walks") >= LEAST_OF_A_SIZE)
+        .sort("power")
+        .with_columns(size_least=pl.lit(2, pl.Int64).pow(pl.col("power")))
+        .with_columns(size_most=2 * pl.col("size_least") - 1)
+    )
+    return {"time_fit": pl.DataFrame([row]), "iteration_cost": by_size}
 
 
 def predict_loops(loop: pl.DataFrame, model: Fit | None) -> pl.DataFrame:
@@ -149,6 +243,12 @@ def predict_loops(loop: pl.DataFrame, model: Fit | None) -> pl.DataFrame:
     known = (pl.col("strategy") != "observed") & (pl.col("iterations") <= FARTHEST * model.longest)
     predicted = each + iteration * pl.col("iterations") + call * pl.col("rmap_one_calls")
     return loop.with_columns(predicted_ns=pl.when(known).then(predicted.round().cast(pl.Int64)))
+
+
+def _own(walk: pl.DataFrame, native: str) -> pl.DataFrame:
+    """The walks of the strategy that the kernel ran, of which all is known; ``took``: ns not held up."""
+    own = walk.filter(pl.col("strategy") == native).drop_nulls([*_COUNTS, "observed_ns"])
+    return own.with_columns(took=pl.col("observed_ns") - pl.col("held_up_ns").fill_null(0))
 
 
 def _numbers(frame: pl.DataFrame, columns: list[str]) -> Real:

@@ -77,7 +77,8 @@ def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFram
     """Table ``lost``: one row for observed, one for each strategy; empty where nobody waited.
 
     A wait is as long as its walks hold the lock: its part behind walks is taken to change as the walk that it
-    overlaps longest does. Waits that a slower walk would add are not known, and not counted.
+    overlaps longest does, and its pauses with it. Waits that a slower walk would add are not known, and not
+    counted.
 
     Args:
         wait: Table ``wait``.
@@ -101,7 +102,10 @@ def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFram
         pl.col("strategy").unique(maintain_order=True)
     )
     told = walk.select(
-        "walk_id", "strategy", factor=pl.col("predicted_ns") / (pl.col("end_ns") - pl.col("ts_ns"))
+        "walk_id",
+        "strategy",
+        factor=pl.col("predicted_ns")
+        / (pl.col("end_ns") - pl.col("ts_ns") - pl.col("held_up_ns").fill_null(0)),
     )
     low, high = (fit.low, fit.high) if fit is not None else (1.0, 1.0)
     stays, changes = (took - behind).sum(), behind * pl.col("factor")

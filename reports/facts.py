@@ -133,6 +133,9 @@ class Facts:
         waits: Who waited for the locks; None: the capture does not tell.
         splits: Who made the VMAs of the largest trees; None: not known.
         nodes: Table ``node_summary``; empty: nobody asked for walks over every node.
+        fits: Table ``time_fit``: one row; empty: no fit.
+        costs: Table ``iteration_cost``.
+        lost: Table ``lost``; empty: nobody waited.
         sharing: Table ``sharing``; empty: nobody asked for a limit.
         other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
         agreement: Table ``agreement``; empty: nobody asked, or there was nothing to compare.
@@ -152,6 +155,9 @@ class Facts:
     examples: Mapping[str, Example]
     waits: Waits | None
     splits: Splits | None
+    fits: Sequence[Mapping[str, Any]]
+    costs: Sequence[Mapping[str, Any]]
+    lost: Sequence[Mapping[str, Any]]
     nodes: Sequence[Mapping[str, Any]]
     sharing: Sequence[Mapping[str, Any]]
     other: Sequence[Mapping[str, Any]]
@@ -220,11 +226,19 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         examples=examples(tables, names),
         waits=wait_facts.waits(tables["wait"]) if "wait" in tables else None,
         splits=split_facts.splits(tables),
-        nodes=tables["node_summary"].to_pylist() if "node_summary" in tables else [],
-        sharing=tables["sharing"].to_pylist() if "sharing" in tables else [],
-        other=tables["other_kernel"].to_pylist() if "other_kernel" in tables else [],
-        agreement=tables["agreement"].to_pylist() if "agreement" in tables else [],
+        fits=_rows(tables, "time_fit"),
+        costs=_rows(tables, "iteration_cost"),
+        lost=_rows(tables, "lost"),
+        nodes=_rows(tables, "node_summary"),
+        sharing=_rows(tables, "sharing"),
+        other=_rows(tables, "other_kernel"),
+        agreement=_rows(tables, "agreement"),
     )
+
+
+def _rows(tables: Mapping[str, pa.Table], name: str) -> list[dict[str, Any]]:
+    """All rows of a small table; none: it is not there."""
+    return tables[name].to_pylist() if name in tables else []
 
 
 def ranges(numbers: Sequence[int]) -> str:

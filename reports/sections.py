@@ -17,6 +17,7 @@ from reports import (
     node_words,
     other_kernel_words,
     sharing_words,
+    time_words,
     words,
 )
 from reports.section import Section
@@ -152,10 +153,15 @@ def _times(facts: Facts) -> Section:
             sentences.append(figure_distribution.finding(measure, found, facts))
             grids.append(excerpts.quantiles(measure.name, found, facts, measure.of, "ms"))
             draw.append(partial(_distribution, measure, found, facts))
+    fitted = time_words.sentences(facts.fits, facts.costs)
+    if facts.costs:
+        grids.append(time_words.iteration_costs(facts.costs))
     return Section(
         "times",
         "Lock holds and times",
-        sentences=sentences,
+        sentences=[*sentences, *fitted],
+        lines=fitted,
+        in_text="What walks take (fitted to the observed):",
         grids=grids,
         draw=draw,
         empty="The capture holds no duration of a walk.",
@@ -199,13 +205,16 @@ def _victims(tables: Mapping[str, pa.Table], facts: Facts) -> Section | None:
         return None
     known = bool(waits.groups)
     grids = [excerpts.waiters(waits)] if known else []
+    if facts.lost:
+        grids.append(time_words.lost_table(facts.lost))
+    predicted = time_words.losses(facts.lost)
     if waits.walks:
         grids.append(excerpts.blocking_walks(waits, tables["walk"], facts))
     return Section(
         "victims",
         "Who waits for the lock",
-        sentences=waits.sentences if known else [],
-        lines=waits.lines if waits.count else [],
+        sentences=[*waits.sentences, *predicted] if known else [],
+        lines=[*waits.lines[:1], *predicted, *waits.lines[1:]] if waits.count else [],
         in_text="Who waited for the lock:",
         grids=grids,
         draw=[partial(figure_victims.draw, tables, facts)] if waits.count else [],

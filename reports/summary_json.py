@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reports.facts import Facts
     from reports.section import Section
 
-SCHEMA_VERSION: Final = "1.6"
+SCHEMA_VERSION: Final = "1.7"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -33,6 +33,7 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
     in ns, pid); ``evidence`` (word to meaning; ``agreement``: of the model with the probes: share, agreeing,
     instants, agreeing_trees, causes with their instants; null: not asked);
+    ``time_fit``, ``iteration_cost``, ``lost`` (rows of the tables of these names);
     ``nodes`` (rows of table ``node_summary``); ``sharing`` (rows of table ``sharing``);
     ``other_kernel`` (rows of the table of this name);
     ``misses`` (strategy, cause or null, mappings);
@@ -58,6 +59,9 @@ def json_of(facts: Facts, parts: Sequence[Section]) -> str:
         "summary": [dict(row) for row in facts.rows],
         "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
         "evidence": {**dict(words.evidence(facts)), "agreement": agreement_words.document(facts.agreement)},
+        "time_fit": [dict(row) for row in facts.fits],
+        "iteration_cost": [dict(row) for row in facts.costs],
+        "lost": [dict(row) for row in facts.lost],
         "nodes": [dict(row) for row in facts.nodes],
         "sharing": [dict(row) for row in facts.sharing],
         "other_kernel": [dict(row) for row in facts.other],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import node_words
+from reports import node_words, time_words
 from reports.walk_facts import UNCERTAIN
 from schemas.walks import OBSERVED
 
@@ -202,7 +202,7 @@ def measures(facts: Facts) -> list[str]:
     if OBSERVED in timed:
         sentences.append("Time_ms of row observed is measured.")
     if timed - {OBSERVED}:
-        sentences.append("Time_ms of a strategy is a fit to the durations of this capture's walks.")
+        sentences.append(time_words.interval(facts.fits))
     return sentences
 
 

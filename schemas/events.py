@@ -136,4 +136,11 @@ EV_LOCK: Final = event_table(
     ),
 )
 
-TABLES: Final = (EV_AVC, EV_FAULT, EV_SYSCALL, EV_TASK, EV_EXIT_MMAP, EV_MARKER, EV_LOCK)
+EV_SWITCH: Final = event_table(
+    "ev_switch",
+    "A CPU goes from one task to another.",
+    int32("prev_pid", "Thread id of the task that leaves the CPU.", "sched:sched_switch"),
+    int32("next_pid", "Thread id of the task that runs next; 0: the idle task.", "sched:sched_switch"),
+)
+
+TABLES: Final = (EV_AVC, EV_FAULT, EV_SYSCALL, EV_TASK, EV_EXIT_MMAP, EV_MARKER, EV_LOCK, EV_SWITCH)

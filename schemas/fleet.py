@@ -90,7 +90,7 @@ def _whose() -> tuple[Column, ...]:
 
 FLEET: Final = Table(
     name="fleet",
-    version="1.1",
+    version="1.2",
     doc="One capture of a batch under one strategy; maxima and sums as in summary.",
     columns=(
         *_whose(),

@@ -16,6 +16,7 @@ from schemas import (
     observed,
     provenance,
     splits,
+    timing,
     walks,
 )
 
@@ -37,6 +38,7 @@ def _by_name(*groups: tuple[Table, ...]) -> Mapping[str, Table]:
 
 TABLES: Final = _by_name(
     walks.TABLES,
+    timing.TABLES,
     nodes.TABLES,
     mm.TABLES,
     splits.TABLES,

@@ -107,7 +107,8 @@ LOOP: Final = Table(
         ),
         nanoseconds(
             "predicted_ns",
-            "Time that the fit gives for this loop (iterations and rmap_one calls; no waiting for locks).",
+            "Time that the fit gives for this loop (iterations and rmap_one calls; no waiting for locks); "
+            "its interval is that times time_fit.ratio_low and ratio_high.",
             "replay: fit over the walks of this capture",
             null="no fit: the capture holds no walk durations, or iterations is null",
         ),
@@ -123,7 +124,7 @@ LOOP: Final = Table(
 
 WALK: Final = Table(
     name="walk",
-    version="1.1",
+    version="1.2",
     doc="One rmap walk over a KSM folio, under one strategy.",
     columns=(
         int64("walk_id", "Number of the walk in this capture, in order of entry.", _REPLAY),
@@ -163,12 +164,27 @@ WALK: Final = Table(
         ),
         nanoseconds(
             "predicted_ns",
-            "Time that the fit gives for this walk under this strategy.",
+            "Time that the fit gives for this walk under this strategy, were it not held up.",
             "replay: fit over the walks of this capture",
             null="no fit, or a count that it needs is null",
         ),
         *bounds("iterations_total", "Sum of iterations over the loops"),
         *bounds("iterations_max", "Largest iterations of one loop"),
+        nanoseconds(
+            "held_up_ns",
+            "Part of observed_ns in which the task was off the CPU or waited for a lock.",
+            "replay: held_up (sched_switch, contention_begin, contention_end)",
+            null="the capture has no such events, observed_ns is null, or an older version",
+        ),
+        *(
+            nanoseconds(
+                f"predicted_{end}_ns",
+                f"The {end} end of the interval of predicted_ns: 5 % of the fitted walks lie {beyond} it.",
+                "time_fit.ratio_low, ratio_high",
+                null="predicted_ns is null, or an older version",
+            )
+            for end, beyond in (("low", "below"), ("high", "above"))
+        ),
         text(
             "uncertain",
             "How lost events may have changed this row, the most serious that applies. during: they were "
@@ -244,7 +260,8 @@ def summary_columns() -> tuple[Column, ...]:
         count("loops", "Inner loops.", _REPLAY),
         real(
             "time_ms_max",
-            "Longest walk, from entry to return, with waits for locks and time off the CPU (Time_ms).",
+            "Longest walk (Time_ms): observed, with waits for locks and time off the CPU; predicted, without "
+            "what events tell of these (walk.held_up_ns).",
             "observed: rmap_walk_ksm() and its return; a strategy: a fit over the walks",
             null="not measured, or no fit",
             unit="ms",
@@ -274,19 +291,29 @@ def summary_columns() -> tuple[Column, ...]:
         ),
         *bounds("iterations_max", "Largest iterations of one loop"),
         *bounds("iterations_total", "Sum of iterations over all loops"),
+        *(
+            real(
+                f"time_ms_{end}",
+                f"The {end} end of the interval that holds 90 % of such walks.",
+                "time_fit.ratio_low, ratio_high",
+                null="observed, or no fit",
+                unit="ms",
+            )
+            for end in ("low", "high")
+        ),
     )
 
 
 SUMMARY: Final = Table(
     name="summary",
-    version="1.1",
+    version="1.2",
     doc="One strategy (or observed): the table of the patch series. Maxima are over inner loops, each alone.",
     columns=(text("strategy", STRATEGY_DOC, "replay: strategies"), *summary_columns()),
 )
 
 OTHER_KERNEL: Final = Table(
     name="other_kernel",
-    version="1.0",
+    version="1.1",
     doc="One strategy by the rules of another kernel: summary of the same walks over the same rmap_items, on "
     "trees as that kernel would have kept them. There where --kernel-rules was given, with exact evidence.",
     columns=(

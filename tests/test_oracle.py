@@ -176,7 +176,15 @@ def test_the_small_mm_does_everything() -> None:
         seen["disturbed"] += sum(walk.disturbed for walk in machine.truth)
     expected = set(seen) - {name for name in seen if name.startswith("ev_obs_")}
     # the replay of probes does not read these
-    expected -= {"ev_marker", "ev_folio_migrate", "ev_scan", "ev_lock", "ev_ksm_enter", "ev_ksm_removed"}
+    expected -= {
+        "ev_marker",
+        "ev_folio_migrate",
+        "ev_scan",
+        "ev_lock",
+        "ev_switch",
+        "ev_ksm_enter",
+        "ev_ksm_removed",
+    }
     assert min(seen[name] for name in expected) >= 20, dict(seen)
 
 

@@ -32,7 +32,7 @@ STABLE = {
     "walk": "walk_id ts_ns end_ns cpu pid comm folio stable_node caller strategy loops iterations_total "
     "iterations_max skip_addr_out_of_range_max skip_mm_mismatch_max rmap_one_calls mappings_missed "
     "observed_ns predicted_ns iterations_total_least iterations_total_most iterations_max_least "
-    "iterations_max_most uncertain",
+    "iterations_max_most held_up_ns predicted_low_ns predicted_high_ns uncertain",
     "miss": "walk_id strategy rmap_item mm address vm_start vm_end cause_event cause_ts_ns cause_pid "
     "first_pgoff last_pgoff page_pgoff mapped_by cause_kind cause_arguments cause_comm",
     "vma": "vma_id vma mm vm_start vm_end vm_pgoff anon_pgoff vm_flags anon_vma born_ts_ns died_ts_ns "
@@ -44,7 +44,7 @@ STABLE = {
     "quality": "kind cpu start_ns end_ns count effect severity",
     "summary": "strategy evidence walks loops time_ms_max iterations_max skip_addr_out_of_range_max "
     "skip_mm_mismatch_max iterations_total found missed iterations_max_least iterations_max_most "
-    "iterations_total_least iterations_total_most",
+    "iterations_total_least iterations_total_most time_ms_low time_ms_high",
 }
 
 
