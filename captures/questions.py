@@ -193,6 +193,9 @@ QUESTIONS: Final = (
         "time",
         "how long each strategy would take",
         ways=((WALK, _WALK_RETURN),),
+        helps=(
+            Need("sched:sched_switch", "ev_switch", without="Durations include what a walk is off its CPU."),
+        ),
         assumes="Fitted to the durations of the walks that ran, where they tell what an iteration costs.",
         basis=("iterations",),
     ),

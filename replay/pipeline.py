@@ -191,9 +191,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         name: TABLES[name].cast(frame.select(TABLES[name].arrow.names).to_arrow())
         for name, frame in frames.items()
     }
-    own_limits = TABLES["quality"].cast(
-        limits(rebuilt, events, fit or no_fit, pl.DataFrame(quality)).to_arrow()
-    )
+    own_limits = TABLES["quality"].cast(limits(rebuilt, events, no_fit, pl.DataFrame(quality)).to_arrow())
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
 

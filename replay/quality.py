@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from replay.exact import Exact
     from replay.ksm_other_kernel import OtherKernel
     from replay.ksm_stock import Stock
-    from replay.timing import Fit
 
 _4_GIB: Final = 1 << 32
 
@@ -58,7 +57,7 @@ DOUBTS: Final = {
 def limits(
     rebuilt: Rebuilt,
     events: Mapping[str, pl.DataFrame],
-    fit: Fit | str,
+    no_fit: str,
     capture: pl.DataFrame,
 ) -> pl.DataFrame:
     """Table ``quality`` of the replay.
@@ -66,7 +65,7 @@ def limits(
     Args:
         rebuilt: State and walks, and what they rest on.
         events: The ``ev_*`` tables.
-        fit: The fit of the times; a text: why there is none.
+        no_fit: Why there is no fit of the times; empty: there is one.
         capture: Table ``quality`` of the capture; its rows are not in the result.
     """
     exact = rebuilt.exact
@@ -75,7 +74,7 @@ def limits(
         *_censored(exact),
         *_stale(exact),
         *_assumed(exact, events),
-        *_timed(fit, exact, events),
+        *_timed(no_fit, exact, events),
         *_agreed(rebuilt.agrees),
         *_otherwise(rebuilt.other),
         *_modelled(exact, rebuilt.stock),
@@ -246,26 +245,10 @@ def _compat(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
 
 
 def _timed(
-    fit: Fit | str, exact: Exact, events: Mapping[str, pl.DataFrame]
+    no_fit: str, exact: Exact, events: Mapping[str, pl.DataFrame]
 ) -> Iterator[tuple[str, str, int, str]]:
-    if isinstance(fit, str):
-        yield "no_time_fit", "info", len(exact.walks), f"walks have no predicted times: {fit}"
-    else:
-        whole, loop, iteration, call = (cost / 1000 for cost in fit.coefficients)
-        yield (
-            "time_fit",
-            "info",
-            fit.walks,
-            f"walks fitted: {whole:.1f} us each + {loop:.1f} us a loop + {iteration:.3f} us an iteration + "
-            f"{call:.1f} us a call; 90 % took {fit.low:.1f} to {fit.high:.1f} times that",
-        )
-        held = fit.held_up_ns or 0
-        yield (
-            "held_up",
-            "info",
-            fit.held_up,
-            f"of these were off the CPU or waited for a lock for {held / 1e6:.3f} ms, which is left out",
-        )
+    if no_fit:
+        yield "no_time_fit", "info", len(exact.walks), f"walks have no predicted times: {no_fit}"
     yield (
         "probed_iterations",
         "info",

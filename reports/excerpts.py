@@ -10,6 +10,7 @@ from reports import node_words, other_kernel_words
 from reports.distribution import QUANTILES
 from reports.facts import COLUMNS, Facts, ranges
 from reports.grid import Grid, grid
+from reports.vm_flags import flag_names
 from reports.words import bounded, provenance
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def refusals(splits: Splits) -> Grid:
             row["comm"],
             row["merges"],
             row["reasons"] or None,
-            row["vm_flags"],
+            flag_names(row["vm_flags"]) or None,
             said[row["by_6_12"]],
             said[row["by_7_3"]],
             row["anon_vma"],
@@ -262,7 +263,7 @@ def refusals(splits: Splits) -> Grid:
     ]
     columns = (
         "what=kind,made by=cause,arguments:wide,task=comm:wide,merges:n,why not=reasons:wide,"
-        "vm_flags that differ=vm_flags:x,by 6.12=by_6_12,by 7.3=by_7_3,tree of anon_vma=anon_vma:x"
+        "VM flags that differ=vm_flags:wide,by 6.12=by_6_12,by 7.3=by_7_3,tree of anon_vma=anon_vma:x"
     )
     return grid("refusals", columns, rows, "", "Why VMAs did not merge")
 

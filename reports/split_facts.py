@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from reports.vm_flags import flag_names
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -85,7 +87,11 @@ def splits(tables: Mapping[str, pa.Table]) -> Splits | None:
 
 
 def _refused(row: Mapping[str, Any]) -> str:
-    what = "neighbours are not one VMA" if row["kind"] == "neighbours" else "merges were refused"
+    one = row["merges"] == 1
+    if row["kind"] == "neighbours":
+        what = "pair of neighbours is not one VMA" if one else "pairs of neighbours are not one VMA"
+    else:
+        what = "merge was refused" if one else "merges were refused"
     made = "" if row["cause_event"] is None else f", made by {row['cause_event']}"
-    bits = f" ({row['vm_flags']:#x})" if row["vm_flags"] else ""
+    bits = f" ({flag_names(row['vm_flags'])})" if row["vm_flags"] else ""
     return f"{row['merges']:,} {what}{made}: {row['reasons']}{bits}"

@@ -5,6 +5,7 @@ Long capture texts are cut so that the limits hold for any input; what was cut i
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,7 @@ _KEPT_BYTES: Final = 300
 """Room that a list leaves to each one below it."""
 
 _EVIDENCE_WIDTH: Final = len("  predicted")
+_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|ms|us|s)(?:\W|$))")
 _MIN_WIDTHS: Final = (8, 6, 6, 6, 6, 6)
 
 
@@ -208,7 +210,9 @@ def _cut(value: object) -> str:
 
 
 def _wrap(text: str, indent: str) -> str:
-    return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+    """Lines of the width; a number stays with its unit."""
+    lines = textwrap.wrap(_UNIT.sub("\0", text), WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def _lines(*lines: str) -> str:

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 def interval(fits: Rows) -> str:
-    """What a predicted time is, and how sure; there is a fit."""
+    """What a predicted time is, and how sure; results of an older version do not hold the fit."""
+    if not fits:
+        return "Time_ms of a strategy is a fit to the durations of this capture's walks."
     row = fits[0]
     low, high = row["ratio_low"], row["ratio_high"]
     return (
-        f"Time_ms of a strategy: predicted by a fit to the durations of {row['walks']:,} walks of this capture; "
+        f"Time_ms of a strategy: predicted by a fit to the durations of {row['walks']:,} walks; "
         f"90 % of them took {low:.2g} to {high:.2g} times what it gives."
     )
 

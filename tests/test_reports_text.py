@@ -354,7 +354,7 @@ def test_the_split_audit_is_in_every_document_with_the_same_numbers() -> None:
     text = " ".join(render_text(tables).split())
     said = f"2,000 VMAs at once on the largest tree, of anon_vma {ANON_VMA:#x}: 1,999 by mprotect PROT_READ"
     assert said in text
-    assert "1,999 neighbours are not one VMA, made by mprotect: flags (0x2)" in text
+    assert "1,999 pairs of neighbours are not one VMA, made by mprotect: flags (WRITE)" in text
     splits = json.loads(json_summary(tables))["sections"]["splits"]
     assert splits["split_sites"][0]["vmas_to_peak"] == 1999
     assert splits["refusals"][0]["merges"] == 1999

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replay.pipeline import analyze
-from replay.timing import fit, predict_walks
+from replay.timing import fit, fit_tables, fitted, predict_walks
 
 SAMPLES = Path(__file__).parent.parent / "captures" / "samples"
 TRUTH = Path(__file__).parent / "data" / "truth"
+UNTIMED = ("held_up_ns", "predicted_ns", "predicted_low_ns", "predicted_high_ns")
 COLUMNS = ["loops", "iterations_total", "rmap_one_calls"]
 
 
@@ -81,23 +82,62 @@ def test_walks_through_much_bigger_trees_than_the_fitted_ones_are_not_predicted(
             "iterations_total": loops * size,
             "rmap_one_calls": calls,
             "observed_ns": 5000 + 100 * loops * size + 3000 * calls,
-            "predicted_ns": pl.Series([None] * 100, dtype=pl.Int64),
+            **{name: pl.Series([None] * 100, dtype=pl.Int64) for name in UNTIMED},
         }
     )
     near = own.with_columns(strategy=pl.lit("near"))
     far = own.with_columns(strategy=pl.lit("far"), iterations_total=pl.col("loops") * 3000)
-    predicted, _ = predict_walks(pl.concat([own, near, far]), "full")
+    model, _ = fitted(own, "full")
+    predicted = predict_walks(pl.concat([own, near, far]), model)
     assert predicted.filter(pl.col("strategy") == "near")["predicted_ns"].null_count() == 0
     assert predicted.filter(pl.col("strategy") == "far")["predicted_ns"].null_count() == 100
 
 
-def test_without_a_native_strategy_nothing_is_predicted() -> None:
-    walk = pl.DataFrame(analyze(SAMPLES / "split-6.12.dat").tables["walk"]).with_columns(
-        predicted_ns=pl.lit(None, pl.Int64)
-    )
-    same, found = predict_walks(walk, None)
-    assert found is None
-    assert same.equals(walk)
+def test_why_nothing_is_predicted_is_said() -> None:
+    walk = pl.DataFrame(analyze(SAMPLES / "split-6.12.dat").tables["walk"])
+    assert fitted(walk, None) == (None, "which strategy the kernel runs is not known")
+    assert fitted(walk.head(8), "full")[1].endswith("walks have a duration and all counts; a fit takes 12")
+    untimed = walk.with_columns(observed_ns=pl.lit(None, pl.Int64))
+    assert fitted(untimed, "full") == (None, "the capture holds no duration of a walk")
+    assert predict_walks(walk, None).equals(walk)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    per_iteration=st.integers(20, 5000),
+    spread=st.floats(0.01, 0.5),
+    held=st.integers(0, 10**8),
+    seed=st.integers(0, 1000),
+)
+def test_nine_walks_in_ten_lie_in_their_interval_and_an_iteration_costs_what_it_costs(
+    per_iteration: int, spread: float, held: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    loops, size = random.integers(2, 60, 400), 2 ** random.integers(0, 12, 400)
+    calls = random.integers(1, 60, 400)
+    exact = 3000 + 100 * loops + per_iteration * loops * size + 2000 * calls
+    took = np.rint(exact * random.lognormal(0, spread, 400)).astype(np.int64)
+    held_up = np.where(random.random(400) < 0.3, held, 0)
+    walk = pl.DataFrame(
+        {
+            "strategy": ["full"] * 400,
+            "loops": loops,
+            "iterations_total": loops * size,
+            "rmap_one_calls": calls,
+            "observed_ns": took + held_up,
+            **{name: pl.Series([None] * 400, dtype=pl.Int64) for name in UNTIMED},
+        }
+    ).with_columns(held_up_ns=held_up)
+    train, unseen = walk.head(200), walk.tail(200)
+    model, why = fitted(train, "full")
+    assert model is not None, why
+    assert model.held_up_ns == train["held_up_ns"].sum()
+    told = predict_walks(unseen, model).with_columns(took=pl.col("observed_ns") - pl.col("held_up_ns"))
+    inside = told.select(pl.col("took").is_between("predicted_low_ns", "predicted_high_ns")).mean().item()
+    assert 0.8 <= inside <= 0.98
+    costs = fit_tables(train, "full", model)["iteration_cost"].filter(pl.col("size_least") >= 256)
+    assert len(costs) >= 3
+    assert costs["iteration_ns"].to_numpy() == pytest.approx(per_iteration, rel=max(0.1, 1.5 * spread))
 
 
 def test_a_walk_takes_what_its_loops_take_and_what_is_once_a_walk() -> None:

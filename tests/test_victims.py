@@ -82,7 +82,8 @@ def test_what_is_lost_behind_a_walk_shrinks_as_the_walk_does() -> None:
             "strategy": ["observed", "full", "linear", "mine"],
             "ts_ns": [0, 0, 0, 0],
             "end_ns": [1000, 1000, 1000, 1000],
-            "predicted_ns": [None, 1000, 100, None],
+            "held_up_ns": [200] * 4,
+            "predicted_ns": [None, 800, 80, None],
         }
     )
     fitted = Fit((0.0, 0.0, 1.0, 0.0), 0.5, 2.0, 20, 0.1, 1.0)
