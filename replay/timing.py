@@ -189,8 +189,9 @@ def fit_tables(walk: pl.DataFrame, native: str | None, model: Fit | None) -> dic
     """
     if model is None or native is None:
         return {name: pl.DataFrame(TABLES[name].empty()) for name in ("time_fit", "iteration_cost")}
-    once, each, iteration, call = model.coefficients
-    costs = {"walk_ns": once, "loop_ns": each, "iteration_ns": iteration, "call_ns": call}
+    once, each, _, call = model.coefficients
+    per_us = (ns / 1000 for ns in model.coefficients)
+    costs = dict(zip(("walk_us", "loop_us", "iteration_us", "call_us"), per_us, strict=True))
     row = {
         "strategy": native,
         "walks": model.walks,
@@ -204,7 +205,7 @@ def fit_tables(walk: pl.DataFrame, native: str | None, model: Fit | None) -> dic
     }
     rest = once + each * pl.col("loops") + call * pl.col("rmap_one_calls")
     size = (pl.col("iterations_total") / pl.col("loops")).floor().cast(pl.Int64)
-    cost = (pl.col("took") - rest) / pl.col("iterations_total")
+    cost = (pl.col("took") - rest) / pl.col("iterations_total") / 1000
     by_size = (
         _own(walk, native)
         .filter(pl.col("iterations_total") > 0, pl.col("took") - rest >= MOSTLY * pl.col("took"))
@@ -215,9 +216,9 @@ def fit_tables(walk: pl.DataFrame, native: str | None, model: Fit | None) -> dic
         .agg(
             walks=pl.len().cast(pl.Int64),
             iterations=pl.col("iterations_total").sum(),
-            iteration_ns=pl.col("cost").median(),
-            iteration_low_ns=pl.col("cost").quantile(0.25, "linear"),
-            iteration_high_ns=pl.col("cost").quantile(0.75, "linear"),
+            iteration_us=pl.col("cost").median(),
+            iteration_low_us=pl.col("cost").quantile(0.25, "linear"),
+            iteration_high_us=pl.col("cost").quantile(0.75, "linear"),
         )
         .filter(pl.col("walks") >= LEAST_OF_A_SIZE)
         .sort("power")

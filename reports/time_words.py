@@ -30,7 +30,7 @@ def sentences(fits: Rows, costs: Rows) -> list[str]:
         return []
     row = fits[0]
     terms = (("walk", 1), ("loop", 1), ("iteration", 3), ("call", 1))
-    parts = [f"{row[f'{name}_ns'] / 1000:.{digits}f} us a {name}" for name, digits in terms]
+    parts = [f"{row[f'{name}_us']:.{digits}f} us a {name}" for name, digits in terms]
     said = [
         f"Fit over {row['walks']:,} walks: {', '.join(parts).replace('a iteration', 'an iteration')} of "
         f"rmap_one(); half of them are off by less than {100 * row['median_error']:.0f} %."
@@ -46,12 +46,12 @@ def sentences(fits: Rows, costs: Rows) -> list[str]:
 
 
 def _by_size(costs: Rows) -> str:
-    each = (f"{_us(one['iteration_ns'])} us at {_size(one)}" for one in costs)
+    each = (f"{_us(one['iteration_us'])} us at {_size(one)}" for one in costs)
     return f"{', '.join(each)} iterations a loop (medians)"
 
 
-def _us(ns: float) -> str:
-    return f"{ns / 1000:.3g}"
+def _us(cost: float) -> str:
+    return f"{cost:.3g}"
 
 
 def _size(cost: Mapping[str, Any]) -> str:
@@ -65,7 +65,7 @@ def iteration_costs(costs: Rows) -> Grid:
             _size(one),
             one["walks"],
             one["iterations"],
-            *(one[f"iteration{end}_ns"] / 1000 for end in ("_low", "", "_high")),
+            *(one[f"iteration{end}_us"] for end in ("_low", "", "_high")),
         ]
         for one in costs
     ]

@@ -14,15 +14,15 @@ _CLEAN: Final = "observed_ns less held_up_ns"
 TIME_FIT: Final = Table(
     name="time_fit",
     version="1.0",
-    doc="The fit that predictions are from: walk_ns + loop_ns * loops + iteration_ns * iterations + "
-    f"call_ns * rmap_one_calls = {_CLEAN}; robust least squares, no term negative. One row, or none: no fit.",
+    doc="The fit that predictions are from: walk_us + loop_us * loops + iteration_us * iterations + "
+    f"call_us * rmap_one_calls = {_CLEAN}; robust least squares, no term negative. One row, or none: no fit.",
     columns=(
         text("strategy", f"{STRATEGY_DOC} The one that the kernel ran.", _FIT),
         count("walks", "Walks fitted.", _FIT),
-        real("walk_ns", "Once a walk; 0: the walks show no such cost.", _FIT, unit="ns"),
-        real("loop_ns", "Once an inner loop; 0: none shows.", _FIT, unit="ns"),
-        real("iteration_ns", "Once an iteration; 0: none shows.", _FIT, unit="ns"),
-        real("call_ns", "Once a call of rmap_one(); 0: none shows.", _FIT, unit="ns"),
+        real("walk_us", "Once a walk; 0: the walks show no such cost.", _FIT, unit="us"),
+        real("loop_us", "Once an inner loop; 0: none shows.", _FIT, unit="us"),
+        real("iteration_us", "Once an iteration; 0: none shows.", _FIT, unit="us"),
+        real("call_us", "Once a call of rmap_one(); 0: none shows.", _FIT, unit="us"),
         real("ratio_low", "5 % of the fitted walks took less than this times what the fit gives.", _FIT),
         real("ratio_high", "5 % of the fitted walks took more than this times what the fit gives.", _FIT),
         real("median_error", "Half of the fitted walks are off by less than this share.", _FIT),
@@ -53,9 +53,9 @@ ITERATION_COST: Final = Table(
         count("size_most", "Most of them, inclusive of its fractions: 2 * size_least - 1.", _FIT),
         count("walks", "Walks.", _FIT),
         count("iterations", "Their iterations together.", _FIT),
-        real("iteration_ns", "Median over these walks.", _FIT, unit="ns"),
-        real("iteration_low_ns", "A quarter of these walks took less an iteration.", _FIT, unit="ns"),
-        real("iteration_high_ns", "A quarter of these walks took more an iteration.", _FIT, unit="ns"),
+        real("iteration_us", "Median over these walks.", _FIT, unit="us"),
+        real("iteration_low_us", "A quarter of these walks took less an iteration.", _FIT, unit="us"),
+        real("iteration_high_us", "A quarter of these walks took more an iteration.", _FIT, unit="us"),
     ),
 )
 

@@ -137,7 +137,7 @@ def test_nine_walks_in_ten_lie_in_their_interval_and_an_iteration_costs_what_it_
     assert 0.78 <= inside <= 0.99
     costs = fit_tables(train, "full", model)["iteration_cost"].filter(pl.col("size_least") >= 256)
     assert len(costs) >= 3
-    assert costs["iteration_ns"].to_numpy() == pytest.approx(per_iteration, rel=max(0.2, 2.5 * spread))
+    assert costs["iteration_us"].to_numpy() * 1000 == pytest.approx(per_iteration, rel=max(0.2, 2.5 * spread))
 
 
 def test_a_walk_takes_what_its_loops_take_and_what_is_once_a_walk() -> None:
