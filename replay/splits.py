@@ -7,7 +7,8 @@ at which the tree was largest is its share of the peak. Why the VMAs did not mer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,8 @@ from schemas import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
 TREES: Final = 16
 """Trees that are audited."""
@@ -74,7 +77,7 @@ def audit(
     return Audit(
         tree=tree.select(TABLES["tree"].arrow.names),
         split=_by_site(changes, tree),
-        population=_population(changes, tree),
+        population=_population(changes),
         changes=changes,
         at_peak=at_peak.drop("peak_seq"),
     )
@@ -206,29 +209,32 @@ def _by_site(changes: pl.DataFrame, tree: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _population(changes: pl.DataFrame, tree: pl.DataFrame) -> pl.DataFrame:
+def _population(changes: pl.DataFrame) -> pl.DataFrame:
     """Table ``population``."""
-    parts = []
-    for (tree_id,), own in changes.partition_by("tree_id", as_dict=True, maintain_order=True).items():
-        ends = (
-            own.with_row_index("row").group_by("seq").agg(pl.col("row").last()).sort("row")["row"].to_numpy()
-        )
-        peak = int(own["to_peak"].sum()) - 1
+    changes = in_order(changes, "tree_id")
+    code = changes["cause_event"].rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    of, seq, ts_ns, added, to_peak = (
+        changes[name].to_numpy() for name in ("tree_id", "seq", "ts_ns", "added", "to_peak")
+    )
+    names = changes.select(code=pl.Series(code), cause_event="cause_event").unique("code")
+    parts: list[tuple[NDArray[Any], ...]] = []
+    begins = np.flatnonzero(np.append(True, of[1:] != of[:-1]))[: len(of)]
+    for begin, end in pairwise([*begins, len(of)]):
+        own = slice(begin, end)
+        ends = np.flatnonzero(np.append(seq[own][1:] != seq[own][:-1], True))
+        peak = int(to_peak[own].sum()) - 1
         picked = ends[np.unique(np.linspace(0, len(ends) - 1, INSTANTS).astype(np.int64))]
         picked = np.unique(np.append(picked, peak) if peak >= 0 else picked)
-        for (cause,), rows in own.with_row_index("row").group_by(["cause_event"], maintain_order=True):
-            added = np.zeros(len(own), np.int64)
-            added[rows["row"].to_numpy()] = rows["added"].to_numpy()
-            parts.append(
-                pl.DataFrame(
-                    {
-                        "tree_id": pl.repeat(tree_id, len(picked), dtype=pl.Int64, eager=True),
-                        "cause_event": pl.repeat(cause, len(picked), dtype=pl.String, eager=True),
-                        "ts_ns": own["ts_ns"].gather(picked),
-                        "vmas": np.cumsum(added)[picked],
-                    }
-                )
-            )
+        for cause in np.unique(code[own]):
+            vmas = np.cumsum(np.where(code[own] == cause, added[own], 0))[picked]
+            number, which = (np.full(len(picked), value) for value in (of[begin], cause))
+            parts.append((number, which, ts_ns[own][picked], vmas))
     if not parts:
         return pl.DataFrame(pl.from_arrow(TABLES["population"].empty()))
-    return pl.concat(parts).sort("tree_id", "ts_ns", "cause_event", maintain_order=True)
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    rows = pl.DataFrame(dict(zip(("tree_id", "code", "ts_ns", "vmas"), columns, strict=True)))
+    return (
+        rows.join(names, on="code", how="left", maintain_order="left")
+        .select("tree_id", "cause_event", "ts_ns", "vmas")
+        .sort("tree_id", "ts_ns", "cause_event", maintain_order=True)
+    )
