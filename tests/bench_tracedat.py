@@ -39,7 +39,7 @@ import sys
 from captures import open_capture
 from captures.canonical import canonical_events
 with open_capture(sys.argv[1]) as capture:
-    tables = canonical_events(capture)
+    tables = canonical_events(capture, bare=("ev_obs_next",))
 """
 ALL_COLUMNS = """
 import sys
