@@ -20,9 +20,10 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed-test
 	$(BIN)/python tests/bench.py $(CAPTURE)
 	$(BIN)/python -m tests.bench_tracedat
+	$(BIN)/python -m tests.bench_formats
 	$(BIN)/python -m tests.bench_model
 	$(BIN)/python -m tests.bench_scale
 	$(BIN)/python tests/bench_batch.py $(BATCH_CAPTURE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -141,7 +141,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     loop = predict_loops(loop, fit)
     walk = timed[: len(captured)].select(captured.columns)
     own = {
-        **asdict(info),
+        **vars(info),
         "events_decoded": sum(len(frame) for frame in events.values()),
         "replay_version": __version__,
         "page_offset_rule": rule,

@@ -226,11 +226,10 @@ record_maps() {
     for process in "$PROC"/[0-9]*; do
         set -f
         pid=${process##*/}
-        if [ -e "$process/ksm_stat" ]; then
-            grep -q -s -e '^ksm_rmap_items [1-9]' -e '^ksm_merge_any: yes' -e '^ksm_mergeable: yes' "$process/ksm_stat"
-        else
-            grep -q -s '^VmFlags:.* mg' "$process/smaps"
-        fi || continue
+        # ksm_mergeable came with 6.16; before, what KSM has not scanned yet shows in smaps only.
+        grep -q -s -e '^ksm_rmap_items [1-9]' -e '^ksm_merge_any: yes' -e '^ksm_mergeable: yes' "$process/ksm_stat" ||
+            { ! grep -q -s '^ksm_mergeable:' "$process/ksm_stat" && grep -q -s '^VmFlags:.* mg' "$process/smaps"; } ||
+            continue
         while IFS= read -r line; do
             printf 'maps %s %s\n' "$pid" "$line" > "$TRACEFS/trace_marker"
         done < "$process/maps"

@@ -112,12 +112,20 @@ def test_recording_a_command(kernel: str, shell: str, tmp_path: Path) -> None:
 def test_markers_hold_the_maps_of_the_processes_that_ksm_knows(tmp_path: Path) -> None:
     on = machine(tmp_path)
     (on.folder / "proc" / "8" / "ksm_stat").write_text("ksm_rmap_items 0\nksm_merge_any: yes\n")
+    # Mergeable, but not scanned yet: smaps tells, where ksm_stat does not know of that.
+    for pid, says in ((10, ""), (11, "ksm_mergeable: no\n")):
+        process = on.folder / "proc" / str(pid)
+        process.mkdir()
+        (process / "ksm_stat").write_text(f"ksm_rmap_items 0\nksm_merge_any: no\n{says}")
+        (process / "smaps").write_text("VmFlags: rd wr mr mw me ac mg\n")
+        (process / "maps").write_text(f"{pid}000-{pid}f00 rw-p 00000000 00:00 0\n")
     markers = read_markers(on)
     assert run(on, script(), "true").returncode == 0
-    assert [line.split(" rw-p")[0] for line in markers().splitlines()] == [
+    assert {line.split(" rw-p")[0] for line in markers().splitlines()} == {
+        "maps 10 10000-10f00",
         "maps 7 7000-7f000",
         "maps 8 8000-8f000",
-    ]
+    }
 
 
 @pytest.mark.parametrize("kernel", ["6.12", "7.3"])

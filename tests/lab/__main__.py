@@ -73,7 +73,8 @@ def main() -> None:
             (out / "console.txt").write_text(printed)
             if (out / "release").exists():
                 break
-        wrong = list(faults(out, runs, variables["LAB_SIGNALS"].replace(",", " ").split(), pages))
+        signals = variables["LAB_SIGNALS"].replace(",", " ").split()
+        wrong = list(faults(out, runs, signals, pages, machine.nodes))
         release = (out / "release").read_text().strip() if (out / "release").exists() else "not booted"
         print(f"{name} ({release}): {'FAILED, see ' + str(out) if wrong else 'ok'}", *wrong, sep="\n  ")
         failed += bool(wrong)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from captures import open_capture
+from captures.canonical import canonical_events
+from captures.maps import known_maps
 from replay import analyze
 from replay.testbench_record import durations
 from reports.text import render_text
@@ -24,7 +27,9 @@ MISSES = {"split": ["vm_pgoff"], "mremap": ["addr", "vm_pgoff"]}
 """Strategies that miss mappings in a scenario whatever the kernel is."""
 
 
-def faults(out: Path, runs: Mapping[str, str], signals: Sequence[str], pages: int) -> Iterator[str]:
+def faults(
+    out: Path, runs: Mapping[str, str], signals: Sequence[str], pages: int, nodes: int = 2
+) -> Iterator[str]:
     """What is wrong.
 
     Args:
@@ -32,6 +37,7 @@ def faults(out: Path, runs: Mapping[str, str], signals: Sequence[str], pages: in
         runs: Scenario, and the way in which it was recorded.
         signals: What ``replay record`` was ended by, one after the other.
         pages: Pages of each scenario.
+        nodes: NUMA nodes of the guest; with one, DAMON looks at pages and nothing migrates.
     """
     for name in (*runs, *signals):
         if not (out / f"{name}.after").exists():
@@ -47,7 +53,7 @@ def faults(out: Path, runs: Mapping[str, str], signals: Sequence[str], pages: in
         elif name in runs:
             if runs[name] != "bench":
                 yield from _of_probes((out / f"{name}.probes").read_text(), name, runs[name])
-            yield from _of_capture(out, name, runs[name], pages)
+            yield from _of_capture(out, name, runs[name], pages, nodes)
 
 
 def _of_probes(text: str, scenario: str, way: str) -> Iterator[str]:
@@ -60,14 +66,27 @@ def _of_probes(text: str, scenario: str, way: str) -> Iterator[str]:
         yield f"{scenario}: recorded by {way}, but arguments went by name\n{text}"
 
 
-def _of_capture(out: Path, scenario: str, way: str, pages: int) -> Iterator[str]:
+def _of_capture(out: Path, scenario: str, way: str, pages: int, nodes: int) -> Iterator[str]:
     with chdir(out):  # the report names the capture as it was given
         tables = analyze(Path(f"{scenario}.dat")).tables
     if way == "bench":
         here, there = f"{durations(tables)}\n{render_text(tables)}", (out / f"{scenario}.txt").read_text()
         if here != there:
             yield f"{scenario}: the guest printed\n{there}but the same capture gives\n{here}"
-    yield from differences(tables, scenario, way, pages)
+    if way != "perf":  # which takes such maps as its own records
+        yield from _of_maps(out, scenario)
+    yield from differences(tables, scenario, way, pages, nodes)
+
+
+def _of_maps(out: Path, scenario: str) -> Iterator[str]:
+    """Whether the capture holds the maps of the process that is older than it, as the guest saw them."""
+    rows = [line.split() for line in (out / "older").read_text().splitlines()]
+    wanted = [(int(pid), *(int(end, 16) for end in span.split("-"))) for pid, span, *_ in rows]
+    with open_capture(out / f"{scenario}.dat") as capture:
+        maps = pl.DataFrame(known_maps(capture, canonical_events(capture)["ev_marker"], None))
+    told = maps.filter(pl.col("pid") == wanted[0][0]).select("pid", "vm_start", "vm_end").rows()
+    if told != wanted:
+        yield f"{scenario}: the maps of an older process are {told}, not {wanted}"
 
 
 def _differing(observed: pl.DataFrame, replayed: pl.DataFrame) -> pl.DataFrame:
@@ -85,7 +104,9 @@ def _assumed(quality: pa.Table) -> int:
     return sum(row["count"] for row in rows)
 
 
-def differences(tables: Mapping[str, pa.Table], scenario: str, way: str, pages: int) -> Iterator[str]:
+def differences(
+    tables: Mapping[str, pa.Table], scenario: str, way: str, pages: int, nodes: int = 2
+) -> Iterator[str]:
     """Where the replay of a capture differs from what its kernel counted."""
     frame = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()}
     # What the kernel looks up: up to 7.2 the whole tree; from 7.3 on, with anon_pgoff, one page offset.
@@ -99,8 +120,9 @@ def differences(tables: Mapping[str, pa.Table], scenario: str, way: str, pages: 
     print(", ".join(f"{name} {row['missed']}" for name, row in summary.items()), flush=True)
     callers = set(walks["caller"])
     # perf keeps no kallsyms: where the probe gives an address only, who walks stays unknown.
-    if not callers >= {"try_to_migrate_one", "remove_migration_pte"} and callers != {None}:
-        yield f"{scenario}: no migration among the walks: {callers}"
+    wanted = {"try_to_migrate_one", "remove_migration_pte"} if nodes > 1 else {"damon_folio_mkold_one"}
+    if not callers >= wanted and callers != {None}:
+        yield f"{scenario}: not among the walks: {wanted}; they are {callers}"
     if not len(walks) or not len(observed):
         yield f"{scenario}: {len(walks)} walks, {len(observed)} loops that the kernel counted"
     differ, assumed = _differing(observed, replayed), _assumed(tables["quality"])

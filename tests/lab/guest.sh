@@ -57,6 +57,17 @@ run() { # WAY SCENARIO
 }
 
 uname -r > /tmp/out/release
+# Older than every recording, and mergeable: its maps are to be in the captures.
+"$LAB_PYTHON" -c 'import mmap, time
+m = mmap.mmap(-1, 1 << 20)
+m.madvise(mmap.MADV_MERGEABLE)
+print(flush=True)
+time.sleep(1e6)' > /tmp/work/ready &
+older=$!
+until [ -s /tmp/work/ready ]; do
+    sleep 1
+done
+sed "s/^/$older /" "/proc/$older/maps" > /tmp/out/older
 traces > /tmp/out/before
 for each in $(echo "$LAB_RUNS" | tr , ' '); do
     scenario=${each%:*}
