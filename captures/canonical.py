@@ -114,8 +114,6 @@ def _convert(capture: Capture, match: Match, raw: pa.RecordBatch) -> Part:
             columns[column.name] = pa.scalar(match.role.constants[column.name], column.type)
         elif column.name in match.sources:
             columns[column.name] = _value_of(capture, raw, match.sources[column.name], column.type)
-        elif match.role.table == "ev_walk" and column.name == "comm":
-            columns["comm"] = _looked_up(raw["pid"], capture.comms())
         else:
             columns[column.name] = pa.scalar(None, column.type)
     return columns
@@ -159,10 +157,6 @@ def _symbols(capture: Capture, values: Values) -> Values:
             found = _SYMBOL.match(value)
             names[value] = (found[0] if found else "") or None
     return pa.array(map(names.get, raw), pa.string())
-
-
-def _looked_up(pids: Values, comms: dict[int, str]) -> Values:
-    return pa.array(map(comms.get, pids.to_pylist()), pa.string())
 
 
 def syscall_names(capture: Capture) -> dict[str, EventFormat]:

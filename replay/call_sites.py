@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.call_arguments import ARGUMENTS, said
+from replay.names import with_names
 from replay.order import in_order
 
 if TYPE_CHECKING:
@@ -75,18 +76,15 @@ def sites(
         .join_asof(faults, on="seq", by="pid", check_sortedness=False)
     )
     inside = ~pl.col("is_exit") | (pl.col("last") == pl.col("seq"))
-    names = pl.DataFrame(
-        {"pid": list(comms), "comm": list(comms.values())}, schema={"pid": pl.Int32, "comm": pl.String}
-    )
     fault = pl.when(pl.col("fault") > pl.col("last")).then("fault")
     return (
-        met.with_columns(inside=inside.fill_null(False), arguments=said(met))
+        with_names(met, events, comms)
+        .with_columns(inside=inside.fill_null(False), arguments=said(met))
         .with_columns(
             cause_event=pl.when("inside").then("name").when(pl.col("name").is_not_null()).then(pl.lit(FAULT)),
             arguments=pl.when("inside").then("arguments"),
             call=pl.when("inside").then(pl.coalesce("entered", "last")).otherwise(pl.coalesce(fault, "seq")),
             stack=pl.lit(None, pl.String),
         )
-        .join(names, on="pid", how="left", maintain_order="left")
         .select(*happened.columns, *(name for name in SITE if name not in happened.columns), "call")
     )

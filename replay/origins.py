@@ -14,6 +14,7 @@ import polars as pl
 from replay.call_sites import calls_with_arguments
 from replay.covers import NONE, Covers
 from replay.lifetimes import PAGE_SHIFT
+from replay.names import with_names
 from replay.spaces import mm_of
 
 if TYPE_CHECKING:
@@ -49,12 +50,10 @@ def origins(
     known = asked.join(mms, on="mm").select("row", "code", "seq", page=pl.col("address") // (1 << PAGE_SHIFT))
     page = known["page"].to_numpy().astype(np.int64)
     place = covers.last(known["code"].to_numpy(), known["seq"].to_numpy(), page, page)
-    names = pl.DataFrame(
-        {"pid": list(comms), "comm": list(comms.values())}, schema={"pid": pl.Int32, "comm": pl.String}
-    )
-    found = pl.concat(
+    met = pl.concat(
         [known.select("row").filter(pl.Series(place != NONE)), made[place[place != NONE]]], how="horizontal"
-    ).join(names, on="pid", how="left")
+    )
+    found = with_names(met, events, comms)
     changed = ("kind", "cause_event", "call", "ts_ns", "pid", "comm")
     is_file = pl.col("kind") == "file"
     fresh = found.filter(pl.col("kind").is_not_null()).select("row", *changed)

@@ -24,6 +24,7 @@ from replay.gaps import Gaps
 from replay.held_up import held_up
 from replay.ksm_other_kernel import other_kernel
 from replay.merges import neighbours, tried
+from replay.names import with_names
 from replay.node_tables import node_summary, node_walks
 from replay.observed import observed
 from replay.options import AnalyzeOptions
@@ -106,7 +107,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         for name, table in tables.items()
     }
     del tables
-    events["ev_walk"] = named(events["ev_walk"], events["ev_migration_pte"])
+    walk = with_names(events["ev_walk"].rename({"comm": "own"}), events, comms)
+    walk = walk.with_columns(comm=pl.coalesce("own", "comm")).select(events["ev_walk"].columns)
+    events["ev_walk"] = named(walk, events["ev_migration_pte"])
     gaps = Gaps.of(pl.DataFrame(quality), events)
     rebuilt = rebuild(
         events,

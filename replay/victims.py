@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.call_sites import FAULT
+from replay.names import with_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,12 +60,9 @@ def waits(
         .with_row_index("wait")
     )
     held = _behind(rows, exact, families)
-    names = pl.DataFrame(
-        {"pid": list(comms), "comm": list(comms.values())}, schema={"pid": pl.Int32, "comm": pl.String}
-    )
     return (
-        rows.join(held, on="wait", how="left", maintain_order="left")
-        .join(names, on="pid", how="left", maintain_order="left")
+        with_names(rows, events, comms)
+        .join(held, on="wait", how="left", maintain_order="left")
         .with_columns(pl.col("behind_walks_ns").fill_null(0))
         .select(
             *("ts_ns", "end_ns", "cpu", "pid", "comm", "is_write", "root", "doing"),

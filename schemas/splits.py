@@ -41,7 +41,12 @@ def _site() -> tuple[Column, ...]:
             null=f"the call has none such, or {_TOGETHER}",
         ),
         int32("pid", "Thread id of the task.", "common_pid", null=f"not known, or {_TOGETHER}"),
-        text("comm", "Name of the task.", "the capture's list of names", null="not in the capture"),
+        text(
+            "comm",
+            "Name of the task at that time.",
+            "ev_task, the capture's list of names",
+            null="not in the capture",
+        ),
         text(
             "stack",
             "User stack of the task when it entered the call, innermost frame first, separated by ' < '.",
