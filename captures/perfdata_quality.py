@@ -134,6 +134,11 @@ def attr_rows(attrs: list[Attr], throttled: int) -> Iterable[QualityRow]:
         )
         text = f"{len(sampled)} events were sampled ({often}): most of what they did is not in the capture"
         yield QualityRow("sampled", None, None, None, len(sampled), text, "error")
+    counted = [each for each in attrs if each.is_tracepoint and not each.sample_period]
+    if counted:
+        text = f"{len(counted)} events were only counted (as those of a group with :S that do not lead it): "
+        text += "none of them is in the capture"
+        yield QualityRow("sampled", None, None, None, len(counted), text, "error")
     if throttled:
         text = f"the kernel stopped events {throttled} times as they came too fast: what they did is missing"
         yield QualityRow("lost_events", None, None, None, throttled, text, "warning")

@@ -376,6 +376,17 @@ def test_what_was_not_recorded_is_told(tmp_path: Path) -> None:
     assert rows["clock", "info"]["effect"].startswith("the clock perf")
 
 
+def test_members_of_a_group_that_are_only_counted_are_told(tmp_path: Path) -> None:
+    leader, member = pair()[0], replace(pair()[1], period=0)
+    records, _ = samples(pair(), 1, LITTLE)
+    path = tmp_path / "perf.data"
+    path.write_bytes(w.PerfData([leader, member], records, FORMATS).build())
+    with open_capture(path) as capture:
+        (row,) = (row for row in capture.quality().to_pylist() if row["kind"] == "sampled")
+    assert (row["count"], row["severity"]) == (1, "error")
+    assert row["effect"].startswith("1 events were only counted")
+
+
 def test_losses_of_each_cpu(tmp_path: Path) -> None:
     events = [*pair()]
     perf = w.Perf()
