@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
 
 from replay.model_frames import frames, refusals
 from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
@@ -32,12 +33,12 @@ from replay.model_state import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import polars as pl
-
     from replay.model_rules import KernelRules, Rules
 
 LOAD_FROM: Final = 30_000
 """Operations from which on machine code is used if it is there: to load it takes half a second."""
+NOT_FOLLOWED: Final = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
+"""System calls that change VMAs and that the model does not follow."""
 COMPILE_FROM: Final = 500_000
 """Operations from which on machine code is made if it is not there: that takes half a minute, once."""
 
@@ -60,7 +61,8 @@ class Modelled:
             else than the model had; the snapshot is believed), ``maps_torn`` (snapshots left out: the process
             made a system call meanwhile), ``told_merges`` (whether a VMA that a snapshot told merges rests on
             what it does not tell), ``too_many_vmas`` (a call failed as there were too many VMAs; at which
-            one is not sure), ``calls_cut`` (entries of calls without their return, and the other way round).
+            one is not sure), ``calls_not_followed`` (calls of ``NOT_FOLLOWED`` that did what they were asked
+            for), ``calls_cut`` (entries of calls without their return, and the other way round).
     """
 
     lives: pl.DataFrame
@@ -90,6 +92,9 @@ def reconstruct(
         "maps_differ": int(state.count[MAPS_DIFFER]),
         "told_merges": int(state.count[TOLD_MERGES]),
         "too_many_vmas": int(state.count[TOO_MANY_VMAS]),
+        "calls_not_followed": events["ev_syscall"]
+        .filter("is_exit", pl.col("name").is_in(NOT_FOLLOWED), pl.col("ret") >= 0)
+        .height,
     }
     return Modelled(
         *frames(state, table, chosen),

@@ -30,6 +30,9 @@ def _born(row: Event) -> Event:
     return {"born_seq": row["seq"] if seen else None, "born_ts_ns": row["ts_ns"] if seen else None}
 
 
+_NOT_FOLLOWED = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
+
+
 class OracleModel(MremapCalls):
     """The machine that the events drive.
 
@@ -257,6 +260,8 @@ class OracleModel(MremapCalls):
     def _syscall(self, row: Event) -> None:
         changes = hasattr(self, f"_sys_{row['name']}")
         self.doubts["calls_cut"] += changes
+        if row["name"] in _NOT_FOLLOWED and row["is_exit"] and (row["ret"] or 0) >= 0:
+            self.doubts["calls_not_followed"] += 1
         if not row["is_exit"]:
             self._calls[row["pid"]] = row
             return

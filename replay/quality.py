@@ -46,6 +46,7 @@ DOUBTS: Final = {
     "mremap_of_unknown": "a VMA was moved or grown of whose creation the model does not know",
     "target_not_free": "the kernel put something where the model still had a VMA",
     "too_many_vmas": "a call failed as there were too many VMAs; at which one is not sure",
+    "calls_not_followed": "a call did what the model does not follow (process_madvise, shmat and their kind)",
     "calls_cut": "a call had no return, or a return no call, in the capture: what it did is not known",
     "maps_differ": "a snapshot of the maps showed something else than the model had, and was believed",
     "maps_torn": "a snapshot of the maps was left out, as the process made system calls meanwhile",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay.merge_rules import REASONS
-from replay.model import Modelled, reconstruct
+from replay.model import NOT_FOLLOWED, Modelled, reconstruct
 from replay.model_rules import RULES
 from replay.oracle_model import OracleModel
 from tests.model_machine import BASE, PAGE, History, empty_events, histories
@@ -118,6 +118,14 @@ def test_compiled_and_interpreted_agree(random_capture: dict[str, pl.DataFrame],
 def test_nothing_in_nothing_out() -> None:
     model = reconstruct(empty_events(), "7.3")
     assert (model.lives.height, model.versions.height, model.doubts) == (0, 0, {})
+
+
+@pytest.mark.parametrize("name", NOT_FOLLOWED)
+def test_calls_that_the_model_does_not_follow_are_counted(name: str) -> None:
+    history = History()
+    history.call(7, name, (BASE, PAGE), 0)
+    history.call(7, name, (BASE, PAGE), -22)
+    assert reconstruct(history.events(), "6.12").doubts == {"calls_not_followed": 1}
 
 
 def test_the_rest_of_a_capture_is_not_read(random_capture: dict[str, pl.DataFrame]) -> None:
