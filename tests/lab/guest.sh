@@ -59,7 +59,7 @@ run() { # WAY SCENARIO
 uname -r > /tmp/out/release
 # Older than every recording, and mergeable: its maps are to be in the captures.
 "$LAB_PYTHON" -c 'import mmap, time
-m = mmap.mmap(-1, 1 << 20)
+m = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 m.madvise(mmap.MADV_MERGEABLE)
 print(flush=True)
 time.sleep(1e6)' > /tmp/work/ready &
