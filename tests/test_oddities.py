@@ -94,8 +94,7 @@ def test_32_bit_processes_are_told() -> None:
 
     def compat(events: dict[str, pl.DataFrame]) -> list[int]:
         exact = replay_exact(events, ("full",))
-        wait = pl.DataFrame(pl.from_arrow(TABLES["wait"].empty()))
-        rows = limits(Rebuilt(events, exact), events, None, wait, lacks)
+        rows = limits(Rebuilt(events, exact), events, "", lacks)
         return rows.filter(pl.col("kind") == "compat")["count"].to_list()
 
     merged = events["ev_append"]["mm"].unique()

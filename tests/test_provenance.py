@@ -56,6 +56,6 @@ def test_a_file_name_that_is_not_utf8_is_escaped() -> None:
 def test_stamp_keeps_the_schema_and_the_rows() -> None:
     tables = {"capture": capture(clock="mono"), "walk": TABLES["walk"].empty()}
     stamped = provenance.stamp(tables, None)
-    assert stamped["walk"].schema.metadata[b"replay.schema"] == b"walk/1.1"
+    assert stamped["walk"].schema.metadata[b"replay.schema"] == b"walk/1.2"
     assert stamped["walk"].schema.metadata[b"replay.clock"] == b"mono"
     assert stamped["capture"].to_pylist() == tables["capture"].to_pylist()

@@ -204,7 +204,7 @@ def test_system_calls(line: str, expected: dict[str, Any], tmp_path: Path) -> No
         (
             "rmap_walk_ksm_ret: (try_to_migrate+0x92/0xd0 <- rmap_walk_ksm)",
             "ev_walk",
-            {"is_return": True, "folio": None, "comm": "bash"},
+            {"is_return": True, "folio": None, "comm": None},
         ),
         (
             "walkx:   __probe_func=ffffffffb614dbe4 __probe_ret_ip=ffffffffb60e1cf2",
