@@ -73,9 +73,10 @@ TEMPLATES: Final = {
     "sched:sched_process_exit": "comm={comm:text} pid={pid:dec} prio={prio:dec}",
     "sched:sched_process_fork": "{:skip}child_comm={child_comm:text} child_pid={child_pid:dec}",
     "sched:sched_process_free": "comm={comm:text} pid={pid:dec} prio={prio:dec}",
+    "sched:sched_switch": "{:skip}:{prev_pid:dec} [{:skip} ==> {:skip}:{next_pid:dec} [",
     "task:task_newtask": "pid={pid:dec} comm={comm:text} clone_flags={clone_flags:hex} ",
 }
-"""Template of each stock event, 6.12 to 7.3.
+"""Template of each stock event, 6.12 to 7.3; of sched_switch, what trace-cmd makes of it.
 
 Two of them do not fit what is printed: exit_mmap prints another pointer than ``mm`` (but with
 ``trace-cmd report -R``), and ksm_rmap_walk the name of ``rmap_one`` in place of its address.

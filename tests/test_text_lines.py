@@ -160,6 +160,17 @@ def test_system_calls(line: str, expected: dict[str, Any], tmp_path: Path) -> No
             "ev_task",
             {"kind": "exit", "comm": "mkdir"},
         ),
+        (
+            "sched_switch: kworker/0:1-mm:77 [120] R ==> my sh:470 [120]",
+            "ev_switch",
+            {"prev_pid": 77, "next_pid": 470},
+        ),
+        (
+            "sched_switch: prev_comm=my sh prev_pid=470 prev_prio=120 prev_state=R+ ==> next_comm=swapper/1 "
+            "next_pid=0 next_prio=120",
+            "ev_switch",
+            {"prev_pid": 470, "next_pid": 0},
+        ),
         ("tracing_mark_write:  two  spaces ", "ev_marker", {"text": " two  spaces "}),
         ("print:                tracing_mark_write: a: b=c ", "ev_marker", {"text": "a: b=c "}),
         (
