@@ -36,7 +36,7 @@ def sentences(fits: Rows, costs: Rows) -> list[str]:
         f"rmap_one(); half of them are off by less than {100 * row['median_error']:.0f} %."
     ]
     if row["held_up_ns"] is None:
-        said.append("Time off the CPU and waits for locks are not in the capture, and in the durations.")
+        said.append("The capture does not tell time off the CPU and waits for locks: durations include them.")
     elif row["walks_held_up"]:
         said.append(
             f"{row['walks_held_up']:,} of these walks were off the CPU or waited for a lock, for "
