@@ -41,31 +41,33 @@ def every_node(
     """
     state, ordered = read(events)
     walks = Walks(state, Spaces(state.intervals, state.items, ordered))
-    end = max((row["seq"] for table in events.values() for row in _rows(table)), default=0)
+    end = last_place(events)
     rows: dict[str, Rows] = {"asked": [], "walk": [], "miss": []}
     number = -1
-    for pointer, items in _nodes(state, walks.spaces):
+    for pointer, items in nodes_of(state, walks.spaces):
         number += 1
         life = range(
             max(0, min(item.born for item in items)), min(end, max(item.gone for item in items) - 1) + 1
         )
         if not life:
             continue
-        costs = [_cost(walks, items, instant) for instant in life]
+        costs = [cost_of(walks, items, instant) for instant in life]
         worst = life[costs.index(max(costs))]
         for moment, instant in (("worst", worst), ("end", end)):
-            listed = _listed(items, instant)
+            listed = listed_at(items, instant)
             if listed:
                 key = {"node": number, "moment": moment}
                 _ask(rows, walks, key, pointer, instant, strategies)
     return rows
 
 
-def _rows(table: pa.Table | Rows) -> Rows:
-    return table if isinstance(table, list) else table.to_pylist()
+def last_place(events: Mapping[str, pa.Table | Rows]) -> int:
+    """Place of the last event; 0: there is none."""
+    tables = (table if isinstance(table, list) else table.to_pylist() for table in events.values())
+    return max((row["seq"] for table in tables for row in table), default=0)
 
 
-def _nodes(state: State, spaces: Spaces) -> list[tuple[int, list[Item]]]:
+def nodes_of(state: State, spaces: Spaces) -> list[tuple[int, list[Item]]]:
     """The items of each life of each stable node; a life ends with remove_node_from_stable_tree()."""
     lives: dict[tuple[int, int], list[Item]] = defaultdict(list)
     for item in state.items:  # in order of birth
@@ -75,13 +77,14 @@ def _nodes(state: State, spaces: Spaces) -> list[tuple[int, list[Item]]]:
     return [(pointer, items) for (pointer, _), items in lives.items()]
 
 
-def _listed(items: list[Item], instant: int) -> list[Item]:
+def listed_at(items: list[Item], instant: int) -> list[Item]:
+    """The items on the list at an instant."""
     return [item for item in items if item.born <= instant < item.gone]
 
 
-def _cost(walks: Walks, items: list[Item], instant: int) -> int:
+def cost_of(walks: Walks, items: list[Item], instant: int) -> int:
     """Iterations of one pass over the whole trees."""
-    trees = [walks.tree(item) for item in _listed(items, instant)]
+    trees = [walks.tree(item) for item in listed_at(items, instant)]
     return sum(len(tree.at(instant)) for tree in trees if tree is not None)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from replay import oracle_sharing
 from replay.chosen import chosen
 from replay.exact import replay_exact
 from replay.sharing import sharing
@@ -11,7 +14,7 @@ from reports import render_text
 from schemas import TABLES
 from tests.report_tables import sample_tables
 from tests.stories import Story
-from tests.test_oracle import STRATEGIES, table
+from tests.test_oracle import HISTORIES, SETTINGS, STRATEGIES, history, table
 
 
 def limited(story: Story, limit: int) -> dict[tuple[int, str], dict[str, object]]:
@@ -57,6 +60,7 @@ def test_forked_pages_pass_the_limit() -> None:
     task.fork().scanned(0x400, 4, node)
     row = limited(story, 2)[2, "full"]
     assert (row["nodes"], row["rmap_items"], row["rmap_items_max"], row["pages_saved"]) == (2, 8, 4, 6)
+    compare({name: table(name, rows) for name, rows in story.events.items()}, 2)
 
 
 def test_above_the_limit_in_force_there_are_only_bounds() -> None:
@@ -91,3 +95,32 @@ def test_the_text_keeps_to_72_columns() -> None:
     text = render_text(sample_tables() | {"sharing": TABLES["sharing"].cast(rows.to_arrow())})
     assert "\n2 *" in text
     assert max(map(len, text.splitlines())) <= 72
+
+
+@settings(SETTINGS, max_examples=40)
+@given(numbers=HISTORIES, anon_pgoff=st.booleans(), limit=st.integers(2, 5))
+def test_histories(numbers: bytes, anon_pgoff: bool, limit: int) -> None:
+    compare(history(numbers, anon_pgoff=anon_pgoff, linear=False, unseen=True)[1], limit)
+
+
+def test_the_histories_have_lists_at_the_limit() -> None:
+    """What the test above rests on."""
+    saved = 0
+    for seed in range(6):
+        numbers = bytes(
+            (seed * 7919 + place * place * 31 + place * 104729) >> 3 & 0xFF for place in range(900)
+        )
+        row = compare(history(numbers, anon_pgoff=False, linear=False)[1], 2)["full"]
+        saved += row["pages_saved"] or 0
+    assert saved > 10
+
+
+def compare(events: dict[str, pl.DataFrame], limit: int) -> dict[str, dict[str, int | None]]:
+    """Hold the columns to the twin; its rows."""
+    slow = oracle_sharing.sharing(
+        {name: frame.to_dicts() for name, frame in events.items()}, STRATEGIES, limit
+    )
+    fast = sharing(replay_exact(events, STRATEGIES), events, chosen(STRATEGIES), limit).filter("is_asked")
+    columns = next(iter(slow.values()), {}).keys()
+    assert {row["strategy"]: {name: row[name] for name in columns} for row in fast.to_dicts()} == slow
+    return slow
