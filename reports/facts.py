@@ -136,6 +136,7 @@ class Facts:
         fits: Table ``time_fit``: one row; empty: no fit.
         costs: Table ``iteration_cost``.
         lost: Table ``lost``; empty: nobody waited.
+        families: Table ``family``; empty: no fork made one grow.
         sharing: Table ``sharing``; empty: nobody asked for a limit.
         other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
         agreement: Table ``agreement``; empty: nobody asked, or there was nothing to compare.
@@ -158,6 +159,7 @@ class Facts:
     fits: Sequence[Mapping[str, Any]]
     costs: Sequence[Mapping[str, Any]]
     lost: Sequence[Mapping[str, Any]]
+    families: Sequence[Mapping[str, Any]]
     nodes: Sequence[Mapping[str, Any]]
     sharing: Sequence[Mapping[str, Any]]
     other: Sequence[Mapping[str, Any]]
@@ -229,6 +231,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         fits=_rows(tables, "time_fit"),
         costs=_rows(tables, "iteration_cost"),
         lost=_rows(tables, "lost"),
+        families=_rows(tables, "family"),
         nodes=_rows(tables, "node_summary"),
         sharing=_rows(tables, "sharing"),
         other=_rows(tables, "other_kernel"),

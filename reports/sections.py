@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reports import (
     agreement_words,
     excerpts,
+    family_words,
     figure_distribution,
     figure_population,
     figure_space,
@@ -51,6 +52,7 @@ def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
         _times(facts),
         _population(tables, facts),
         _splits(tables, facts),
+        family_words.section(facts.families),
         _victims(tables, facts),
         _walks(facts),
         _quality(facts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,18 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
+from replay import analyze
 from replay.families import growth, one_by_one, roots
 from replay.lifetimes import avc_lives
 from replay.model import reconstruct
+from reports import json_summary, render_text
 from tests.model_machine import BASE, PAGE, History
 
 if TYPE_CHECKING:
     from replay.model_rules import KernelRules
 
 TRUTH = Path(__file__).parent / "data" / "truth"
+SAMPLES = Path(__file__).parent.parent / "captures" / "samples"
 
 
 def grown(avc: pl.DataFrame, vma: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -57,3 +61,13 @@ def test_an_anon_vma_of_a_dead_relative_is_used_again(rules: KernelRules) -> Non
     rows: list[dict[str, Any]] = grown(model.lives, model.versions)[0].to_dicts()
     assert [(row["anon_vmas"], row["mms"], row["depth"]) for row in rows] == [(3, 4, 3)]
     assert [(row["forked_vmas"], row["reused"]) for row in rows] == [(3, 1)]
+
+
+def test_the_report_tells_the_largest_family() -> None:
+    """Three processes of 512 VMAs each, on up to three trees: 512 + 2 * 512 + 3 * 512 chains."""
+    tables = analyze(SAMPLES / "fork-7.3.dat").tables
+    text = " ".join(render_text(tables).split())
+    assert "3,072 anon_vma_chains at once in the family of root 0x" in text
+    assert "4 address spaces; forks brought 514 VMAs, each on up to 3 trees." in text
+    page = json.loads(json_summary(tables))["sections"]["families"]
+    assert [row["avcs_peak"] for row in page["families"]] == tables["family"]["avcs_peak"].to_pylist()[:10]
