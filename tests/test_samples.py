@@ -19,6 +19,7 @@ SHOWN = {
     "stack-7.3": {"full": (512, 0), "addr": (0, 512), "vm_pgoff": (1, 252), "linear": (1, 0)},
     "fork-7.3": {"full": (1536, 0), "addr": (3, 0), "vm_pgoff": (3, 1260), "linear": (3, 0)},
     "file-7.3": {"full": (512, 0), "addr": (1, 0), "vm_pgoff": (0, 512), "linear": (1, 0)},
+    "holes-6.12": {"full": (384, 0), "addr": (1, 0), "vm_pgoff": (1, 756), "linear": (1, 0)},
 }
 
 
@@ -42,4 +43,4 @@ def test_a_sample_shows_what_it_is_named_for(name: str) -> None:
 def test_the_readme_names_every_sample() -> None:
     named = set(re.findall(r"^\| `([\w.-]+\.dat)`", (SAMPLES / "README.md").read_text(), re.MULTILINE))
     assert named == {path.name for path in SAMPLES.glob("*.dat")}
-    assert len(named) == 5
+    assert len(named) == 6
