@@ -179,7 +179,7 @@ def test_stopped_by_a_signal_with_the_manifest_written(
     rows = pq.read_table(out / "captures.parquet").to_pylist()
     assert len(rows) == 10
     count = Counter(row["status"] for row in rows)
-    assert count["ok"] >= 2
+    assert count["ok"] + count["failed"] >= 2  # those that were done by then
     assert set(count) <= {"ok", "failed", "skipped"}
     assert any(row["what"] == "the batch was stopped before it" for row in rows)
     assert list((out / ".batch").iterdir()) == []
