@@ -99,11 +99,10 @@ def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFram
     names = walk.filter(pl.col("strategy") != "observed").select(
         pl.col("strategy").unique(maintain_order=True)
     )
+    walked = pl.col("end_ns") - pl.col("ts_ns") - pl.col("held_up_ns").fill_null(0)
+    # Text tells whole microseconds: of a short walk nothing may be left.
     told = walk.select(
-        "walk_id",
-        "strategy",
-        factor=pl.col("predicted_ns")
-        / (pl.col("end_ns") - pl.col("ts_ns") - pl.col("held_up_ns").fill_null(0)),
+        "walk_id", "strategy", factor=pl.when(walked > 0).then(pl.col("predicted_ns") / walked)
     )
     low, high = (fit.low, fit.high) if fit is not None else (1.0, 1.0)
     stays, changes = (took - behind).sum(), behind * pl.col("factor")

@@ -95,3 +95,25 @@ def test_what_is_lost_behind_a_walk_shrinks_as_the_walk_does() -> None:
         ("mine", 2, None, None, None, None),
     ]
     assert lost(wait.clear(), walk, fitted).is_empty()
+
+
+def test_a_walk_that_was_held_up_all_the_time_foretells_nothing() -> None:
+    """Text tells whole microseconds: nothing may be left of a short walk."""
+    wait = pl.DataFrame(
+        {"ts_ns": [0], "end_ns": [100], "is_write": [True], "walk_id": [0], "behind_walks_ns": [80]}
+    )
+    walk = pl.DataFrame(
+        {
+            "walk_id": [0, 0],
+            "strategy": ["observed", "full"],
+            "ts_ns": [0, 0],
+            "end_ns": [1000, 1000],
+            "held_up_ns": [1000, 1000],
+            "predicted_ns": [None, 500],
+        }
+    )
+    fitted = Fit((0.0, 0.0, 1.0, 0.0), 0.5, 2.0, 20, 0.1, 1.0)
+    assert lost(wait, walk, fitted).select("strategy", "lost_ns").rows() == [
+        ("observed", 100),
+        ("full", None),
+    ]
