@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 LOAD_FROM: Final = 30_000
 """Operations from which on machine code is used if it is there: to load it takes half a second."""
-NOT_FOLLOWED: Final = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
-"""System calls that change VMAs and that the model does not follow."""
 COMPILE_FROM: Final = 500_000
 """Operations from which on machine code is made if it is not there: that takes half a minute, once."""
+NOT_FOLLOWED: Final = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
+"""System calls that change VMAs and that the model does not follow."""
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 _PAGE = 1 << k.PAGE_SHIFT
+_NOT_FOLLOWED = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
 
 
 def _born(row: Event) -> Event:
     """Birth of what an event makes; what a snapshot told when the capture began was there before."""
     seen = row["seq"] >= 0
     return {"born_seq": row["seq"] if seen else None, "born_ts_ns": row["ts_ns"] if seen else None}
-
-
-_NOT_FOLLOWED = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
 
 
 class OracleModel(MremapCalls):
@@ -260,7 +258,7 @@ class OracleModel(MremapCalls):
     def _syscall(self, row: Event) -> None:
         changes = hasattr(self, f"_sys_{row['name']}")
         self.doubts["calls_cut"] += changes
-        if row["name"] in _NOT_FOLLOWED and row["is_exit"] and (row["ret"] or 0) >= 0:
+        if row["name"] in _NOT_FOLLOWED and row["is_exit"] and row["ret"] is not None and row["ret"] >= 0:
             self.doubts["calls_not_followed"] += 1
         if not row["is_exit"]:
             self._calls[row["pid"]] = row
