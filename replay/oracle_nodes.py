@@ -46,13 +46,9 @@ def every_node(
     number = -1
     for pointer, items in nodes_of(state, walks.spaces):
         number += 1
-        life = range(
-            max(0, min(item.born for item in items)), min(end, max(item.gone for item in items) - 1) + 1
-        )
-        if not life:
+        worst = worst_moment(walks, items, end)
+        if worst is None:
             continue
-        costs = [cost_of(walks, items, instant) for instant in life]
-        worst = life[costs.index(max(costs))]
         for moment, instant in (("worst", worst), ("end", end)):
             listed = listed_at(items, instant)
             if listed:
@@ -82,7 +78,14 @@ def listed_at(items: list[Item], instant: int) -> list[Item]:
     return [item for item in items if item.born <= instant < item.gone]
 
 
-def cost_of(walks: Walks, items: list[Item], instant: int) -> int:
+def worst_moment(walks: Walks, items: list[Item], end: int) -> int | None:
+    """The first instant, up to ``end``, at which a walk over the node costs most; None: it had no item."""
+    life = range(max(0, min(item.born for item in items)), min(end, max(item.gone for item in items) - 1) + 1)
+    costs = [_cost(walks, items, instant) for instant in life]
+    return life[costs.index(max(costs))] if life else None
+
+
+def _cost(walks: Walks, items: list[Item], instant: int) -> int:
     """Iterations of one pass over the whole trees."""
     trees = [walks.tree(item) for item in listed_at(items, instant)]
     return sum(len(tree.at(instant)) for tree in trees if tree is not None)

@@ -6,9 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from replay.oracle import read
-from replay.oracle_nodes import cost_of, last_place, listed_at, nodes_of
+from replay.oracle_nodes import last_place, listed_at, nodes_of, worst_moment
 from replay.oracle_pages import Spaces
-from replay.oracle_state import AFTER
 from replay.oracle_walks import Walks, interval_tree_foreach, lookup
 
 if TYPE_CHECKING:
@@ -34,12 +33,9 @@ def sharing(
     end = last_place(events)
     dups: list[tuple[int, list[Item]]] = []
     for _, items in nodes_of(state, walks.spaces):
-        first, last = max(0, min(item.born for item in items)), max(item.gone for item in items)
-        life = range(first, min(end, last - 1) + 1)
-        if not life:
+        worst = worst_moment(walks, items, end)
+        if worst is None:
             continue
-        costs = [cost_of(walks, items, instant) for instant in life]
-        worst = life[costs.index(max(costs))]
         filled: dict[int, list[Item]] = defaultdict(list)
         for item, place in _places(walks.spaces, listed_at(items, worst)):
             filled[place // limit].append(item)
@@ -62,10 +58,9 @@ def _places(spaces: Spaces, listed: list[Item]) -> list[tuple[Item, int]]:
     originals: dict[int | None, int] = {}
     copies = []
     for item in sorted(listed, key=lambda item: (item.born, item.died, item.rmap_item)):
-        before = min(item.born, item.merged_at if item.merged_at != AFTER else item.born) - 1
-        mm, address = item.mm, item.address
+        mm, address, before = item.mm, item.address, min(item.born, item.merged_at) - 1
         if mm is None or address is None or item.born < 0:
-            is_copy = False
+            is_copy = False  # what was before is not known
         else:
             is_copy = spaces.mapped(mm, address, item.stable_node, before)
         if is_copy:
@@ -79,10 +74,9 @@ def _places(spaces: Spaces, listed: list[Item]) -> list[tuple[Item, int]]:
 def _walked(walks: Walks, dups: list[tuple[int, list[Item]]], strategy: str) -> dict[str, int | None]:
     """The longest walk to its end, and the longest loop."""
     loops = [[_iterations(walks, item, strategy, instant) for item in items] for instant, items in dups]
-    whole = [
-        2 * sum(known) for each in loops if len(known := [n for n in each if n is not None]) == len(each)
-    ]
-    single = [count for each in loops for count in each if count is not None]
+    known = [[count for count in each if count is not None] for each in loops]
+    whole = [2 * sum(each) for each, all_ in zip(known, loops, strict=True) if len(each) == len(all_)]
+    single = [count for each in known for count in each]
     return {"iterations_total": max(whole, default=None), "iterations_max": max(single, default=None)}
 
 
