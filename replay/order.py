@@ -9,6 +9,8 @@ import numpy as np
 from replay.alive import NEVER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import polars as pl
     from numpy.typing import NDArray
 
@@ -18,32 +20,27 @@ if TYPE_CHECKING:
 def ordering(*keys: NDArray[Any]) -> Int:
     """Places of rows in the order of some integers, the first ones first; equal rows stay as they are.
 
-    As numpy.lexsort, in a third of its time: what is in order already costs nothing, and integers of 8 bits
-    are the only ones that numpy sorts by their digits, so others are sorted as several of these.
+    As numpy.lexsort, in less time: what is in order already costs nothing, the rest is sorted digit by digit.
+    numpy does that itself for integers of up to 16 bits, fastest for those of 8.
     """
     order = np.arange(len(keys[0]))
-    for number, key in enumerate(reversed(keys)):
-        values = key[order] if number else key
+    for key in reversed(keys):
+        values = key[order]
         if not (values[1:] >= values[:-1]).all():
-            order = order[_by_digits(values)]
+            for digit in _digits(key):
+                order = order[np.argsort(digit[order], kind="stable")]
     return order
 
 
-def _by_digits(values: NDArray[Any]) -> Int:
-    """As ``numpy.argsort(values, kind="stable")``."""
+def _digits(key: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    """The digits of base 256 in which the integers differ, the lowest first."""
     # In 32 bits the difference of two numbers might not fit; in 64 it may wrap, which unsigned it does not.
-    wide = values if values.itemsize == 8 else values.astype(np.int64)
+    wide = key if key.itemsize == 8 else key.astype(np.int64)
     above = (wide - wide.min()).view(np.uint64)
     used = int(np.bitwise_or.reduce(above))
-    # Pointers end in zeros.
-    low = (used & -used).bit_length() - 1
-    place: Int | None = None
+    low = (used & -used).bit_length() - 1  # pointers end in zeros
     for shift in range(low, used.bit_length(), 8):
-        digit = (above >> np.uint64(shift)).astype(np.uint8)
-        within = np.argsort(digit if place is None else digit[place], kind="stable")
-        place = within if place is None else place[within]
-    assert place is not None  # not all are equal
-    return place
+        yield (above >> np.uint64(shift)).astype(np.uint8)
 
 
 def in_order(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
