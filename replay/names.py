@@ -24,14 +24,14 @@ def with_names(
     """``rows`` with the name that each task had then.
 
     Args:
-        rows: ``pid`` and ``seq`` (place), and other columns; no ``comm``.
+        rows: ``pid`` and ``seq`` (place), and other columns; with ``comm``, what events tell themselves.
         events: ``ev_task`` of the ``ev_*`` tables.
         comms: The last name of each thread id.
 
     Returns:
-        The rows in their order, with ``comm``: the name at the exit that ended this task; else the last name
-        of its thread id, if no other task and no exec came after; else that of its birth or exec. Null: none
-        of these is in the capture.
+        The rows in their order, with ``comm``: the name that the row had; else that at the exit which ended
+        this task; else the last name of its thread id, if no other task and no exec came after; else that of
+        its birth or exec. Null: none of these is in the capture.
     """
     kind = pl.col("kind")
     born = events["ev_task"].filter(kind.is_in(BIRTHS)).select("seq", "kind", "comm", pid="child_pid")
@@ -53,4 +53,6 @@ def with_names(
     )
     at_exit = pl.when(pl.col("end") == "exit").then("ended")
     at_last = pl.when(pl.col("later").is_null()).then("last")
-    return rows.with_columns(found.select(comm=pl.coalesce(at_exit, at_last, "begun"))["comm"])
+    told = found.select(comm=pl.coalesce(at_exit, at_last, "begun"))["comm"]
+    own = [pl.col("comm")] if "comm" in rows.columns else []
+    return rows.with_columns(comm=pl.coalesce(*own, told))

@@ -107,9 +107,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         for name, table in tables.items()
     }
     del tables
-    walk = with_names(events["ev_walk"].rename({"comm": "own"}), events, comms)
-    walk = walk.with_columns(comm=pl.coalesce("own", "comm")).select(events["ev_walk"].columns)
-    events["ev_walk"] = named(walk, events["ev_migration_pte"])
+    events["ev_walk"] = named(with_names(events["ev_walk"], events, comms), events["ev_migration_pte"])
     gaps = Gaps.of(pl.DataFrame(quality), events)
     rebuilt = rebuild(
         events,
