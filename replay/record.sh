@@ -226,7 +226,7 @@ record_maps() {
     for process in "$PROC"/[0-9]*; do
         set -f
         pid=${process##*/}
-        # ksm_mergeable came with 6.16; before, what KSM has not scanned yet shows in smaps only.
+        # Where ksm_stat knows no ksm_mergeable (6.12), what KSM has not scanned yet shows in smaps only.
         grep -q -s -e '^ksm_rmap_items [1-9]' -e '^ksm_merge_any: yes' -e '^ksm_mergeable: yes' "$process/ksm_stat" ||
             { ! grep -q -s '^ksm_mergeable:' "$process/ksm_stat" && grep -q -s '^VmFlags:.* mg' "$process/smaps"; } ||
             continue

@@ -29,11 +29,10 @@ def sentences(fits: Rows, costs: Rows) -> list[str]:
     if not fits:
         return []
     row = fits[0]
-    terms = (("walk", 1), ("loop", 1), ("iteration", 3), ("call", 1))
-    parts = [f"{row[f'{name}_us']:.{digits}f} us a {name}" for name, digits in terms]
     said = [
-        f"Fit over {row['walks']:,} walks: {', '.join(parts).replace('a iteration', 'an iteration')} of "
-        f"rmap_one(); half of them are off by less than {100 * row['median_error']:.0f} %."
+        f"Fit over {row['walks']:,} walks: {row['walk_us']:.1f} us a walk, {row['loop_us']:.1f} us a loop, "
+        f"{row['iteration_us']:.3f} us an iteration, {row['call_us']:.1f} us a call of rmap_one(); "
+        f"half of them are off by less than {100 * row['median_error']:.0f} %."
     ]
     if row["held_up_ns"] is None:
         said.append("The capture does not tell time off the CPU and waits for locks: durations include them.")
@@ -42,16 +41,10 @@ def sentences(fits: Rows, costs: Rows) -> list[str]:
             f"{row['walks_held_up']:,} of these walks were off the CPU or waited for a lock, for "
             f"{row['held_up_ns'] / 1e6:,.3f} ms together, which is left out."
         )
-    return said + [f"An iteration took {_by_size(costs)}." for _ in costs[:1]]
-
-
-def _by_size(costs: Rows) -> str:
-    each = (f"{_us(one['iteration_us'])} us at {_size(one)}" for one in costs)
-    return f"{', '.join(each)} iterations a loop (medians)"
-
-
-def _us(cost: float) -> str:
-    return f"{cost:.3g}"
+    if costs:
+        each = (f"{one['iteration_us']:.3g} us at {_size(one)}" for one in costs)
+        said.append(f"An iteration took {', '.join(each)} iterations a loop (medians).")
+    return said
 
 
 def _size(cost: Mapping[str, Any]) -> str:
@@ -78,7 +71,7 @@ def iteration_costs(costs: Rows) -> Grid:
 
 
 def losses(lost: Rows) -> list[str]:
-    """What waiting tasks lose under each strategy, those that agree together; empty: not predicted."""
+    """What waiting tasks lose under each strategy, in one sentence; empty: not predicted."""
     known = [row for row in lost if row["evidence"] == "predicted" and row["lost_ns"] is not None]
     said = [
         f"{row['strategy']} {row['lost_ns'] / 1e6:,.3f} ms ({row['lost_least_ns'] / 1e6:,.3f} to "
