@@ -134,6 +134,8 @@ def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.Dat
         return pa.array([text and text.rstrip("\n") for text in values.to_pylist()], pa.string())
     if source.rule == "symbol":
         return _symbols(capture, values)
+    if source.rule == "frames":
+        return _frames(values)
     if pa.types.is_string(type_):
         return values
     if pa.types.is_boolean(type_):
@@ -157,6 +159,24 @@ def _symbols(capture: Capture, values: Values) -> Values:
             found = _SYMBOL.match(value)
             names[value] = (found[0] if found else "") or None
     return pa.array(map(names.get, raw), pa.string())
+
+
+def _frames(values: Values) -> Values:
+    """Stacks as text; there are far fewer different ones than stacks."""
+    lists = cast("pa.ListArray[Any]", values)
+    frames = lists.flatten().to_numpy().astype("<u8")
+    ends = lists.offsets.to_numpy()
+    ends = ((ends - ends[0]) * frames.itemsize).astype(np.int32)
+    memory: list[pa.Buffer | None] = [None, pa.py_buffer(ends), pa.py_buffer(frames)]
+    coded = pa.Array.from_buffers(pa.binary(), len(values), memory).dictionary_encode()
+    texts = [_frames_text(np.frombuffer(each, "<u8").tolist()) for each in coded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(coded.indices)
+
+
+def _frames_text(frames: list[int]) -> str | None:
+    """The frames up to the first 0, with which the kernel and broken chains fill up; None: there is none."""
+    used = frames[: frames.index(0)] if 0 in frames else frames
+    return " < ".join(map(hex, used)) or None
 
 
 def syscall_names(capture: Capture) -> dict[str, EventFormat]:

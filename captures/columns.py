@@ -34,10 +34,12 @@ def arrow_type(field: Field) -> pa.DataType:
     """Arrow type of the values of a field.
 
     Text is string; ``bool`` is bool; a number of 1, 2, 4 or 8 bytes is that integer; an array of numbers is
-    a list of fixed size; everything else is binary.
+    a list, of fixed size but at the end of a record; everything else is binary.
     """
     if field.is_string:
         return pa.string()
+    if field.is_tail and field.element_bytes > 1:
+        return pa.list_(_integer(field.element_bytes, field.signed))
     if field.is_dynamic or field.is_tail:
         return pa.binary()
     if field.length is not None:
@@ -71,6 +73,23 @@ def fixed_column(raw: Rows, field: Field, order: str) -> pa.Array[Any]:
     if pa.types.is_boolean(type_):
         return pa.array(raw[:, 0] != 0)
     return pa.array(_numbers(raw, type_, order))
+
+
+def list_column(values: pa.Array[Any], field: Field, order: str) -> pa.Array[Any]:
+    """Arrays of numbers from their bytes.
+
+    Args:
+        values: The bytes of each, a whole number of elements; none is null.
+        field: The field, an array at the end of the record.
+        order: ``<`` or ``>``.
+    """
+    type_ = arrow_type(field)
+    _, ends, raw = values.buffers()
+    ends = np.frombuffer(ends, np.int32)[values.offset : values.offset + len(values) + 1]
+    size = field.element_bytes
+    rows = np.frombuffer(raw or b"", np.uint8)[int(ends[0]) : int(ends[-1])].reshape(-1, size)
+    numbers = pa.array(_numbers(rows, type_.value_type, order))
+    return pa.ListArray.from_arrays(pa.array((ends - ends[0]) // size), numbers, type=type_)
 
 
 def variable_column(

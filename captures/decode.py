@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import arrow_type, fixed_column, variable_column
+from captures.columns import arrow_type, fixed_column, list_column, variable_column
 from captures.cursor import HINT_CORRUPT
 from captures.ringbuf import payload_sizes
 from schemas.errors import CorruptError
@@ -242,6 +242,8 @@ class Decoder:
             at, length, valid = self._place(each, rows, start, size)
             parts.unreadable += len(valid) - int(np.count_nonzero(valid))
             column = variable_column(block, at, length, valid, is_string=each.is_string)
+            if each.element_bytes > 1:
+                column = list_column(column, each, self._order)
             parts.texts.setdefault(column_name(each.name), []).append(column)
 
     def _place(
@@ -250,7 +252,7 @@ class Decoder:
         """Where the values of a variable field are in the block, their lengths, and whether they can be."""
         if each.is_tail:
             at = np.full(len(start), each.offset, dtype=np.int64)
-            length = size - each.offset
+            length = (size - each.offset) // each.element_bytes * each.element_bytes
         else:
             location = field_values(rows, each).view(f"{self._order}u4").astype(np.int64)
             at = (location & 0xFFFF) + (each.offset + 4 if each.is_relative else 0)

@@ -42,6 +42,7 @@ class Field:
         size: Bytes; 0: runs to the end of the record.
         signed: Whether a number is signed.
         length: What stands in the ``[...]`` behind the name; None: not an array.
+        element_bytes: Of an array of numbers that runs to the end of the record, bytes of each; 1: of bytes.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Field:
     size: int
     signed: bool
     length: str | None
+    element_bytes: int = 1
 
     @property
     def is_dynamic(self) -> bool:
@@ -109,8 +111,10 @@ class EventFormat:
         fields = [self._field(match) for match in matches]
         # An array at the end of an ftrace event is as long as its record: kernel_stack says caller[8] and
         # holds as many entries as the stack is deep.
-        if self.system == "ftrace" and fields and fields[-1].length is not None:
-            fields[-1] = replace(fields[-1], size=0)
+        if self.system in ("ftrace", "perf") and fields and fields[-1].length is not None:
+            count = int(fields[-1].length) if re.fullmatch(r"[1-9]\d{0,3}", fields[-1].length) else 0
+            each = fields[-1].size // count if count and fields[-1].size % count == 0 else 1
+            fields[-1] = replace(fields[-1], size=0, element_bytes=each if each in (2, 4, 8) else 1)
         return tuple(fields)
 
     @cached_property

@@ -114,6 +114,8 @@ def _field(event: EventFormat, names: tuple[str, ...], source: From, type_: pa.D
     """Column of the first field with one of the names whose values can be what the column holds."""
     by_column = {column_name(field): field for field in event.fields}
     for name in names:
+        if name in by_column and source.rule == "frames":
+            return name if pa.types.is_list(arrow_type(event.fields[by_column[name]])) else None
         if name in by_column:
             number = is_number(event, by_column[name])
             text = event.fields[by_column[name]].is_string

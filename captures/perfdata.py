@@ -76,6 +76,11 @@ class PerfData:
         section.u32("the number of available CPUs")
         return min(section.u32("the number of CPUs that are online"), c.MAX_CPUS)
 
+    @property
+    def is_backward(self) -> bool:
+        """Whether the file has the newest record of each buffer first."""
+        return any(each.flags & c.FLAG_WRITE_BACKWARD for each in self.attrs)
+
     def command_line(self) -> list[str]:
         """The command that recorded the file; empty: the file does not say."""
         section = self.feature(c.FEATURE_CMDLINE)

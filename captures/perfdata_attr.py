@@ -20,6 +20,7 @@ class SampleLayout:
         id: Byte of the event's id from the start of the record; None: the sample has none.
         time: Byte of the time; None: the sample has none.
         cpu: Byte of the CPU; None: the sample has none.
+        tid: Byte of the thread id; None: the sample has none.
         fixed_bytes: Bytes of the record, its header among them, that come before the parts of varying size.
         group_head_bytes: Bytes of a group's values before its members; 0: the sample holds no group.
         group_member_bytes: Bytes of one member of a group.
@@ -30,6 +31,7 @@ class SampleLayout:
     id: int | None
     time: int | None
     cpu: int | None
+    tid: int | None
     fixed_bytes: int
     group_head_bytes: int
     group_member_bytes: int
@@ -111,6 +113,7 @@ class Attr:
             id=places.get(c.SAMPLE_IDENTIFIER, places.get(c.SAMPLE_ID)),
             time=places.get(c.SAMPLE_TIME),
             cpu=places.get(c.SAMPLE_CPU),
+            tid=places[c.SAMPLE_TID] + 4 if c.SAMPLE_TID in places else None,
             fixed_bytes=at,
             group_head_bytes=8 + times if group else 0,
             group_member_bytes=member,

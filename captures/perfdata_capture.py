@@ -154,9 +154,7 @@ class PerfCapture:
         needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
         decoder, cpus = self._read(needed)
         ts_ns = _joined(decoder.times, np.dtype(np.int64))
-        rank = _ranks(
-            ts_ns, cpus, backward=any(each.flags & c.FLAG_WRITE_BACKWARD for each in self._perf.attrs)
-        )
+        rank = _ranks(ts_ns, cpus, backward=self._perf.is_backward)
         for name, each in zip(asked, wanted, strict=True):
             parts = decoder.events[each.id]
             if parts.short or parts.unreadable:
@@ -232,7 +230,7 @@ class PerfCapture:
         first, last, seen = _NEVER, -1, np.empty(0, dtype=np.int32)
         for records in stream.blocks():
             found = reader.read(records)
-            decoder.add_payloads(records.block, found.ids, found.start, found.size, found.ts_ns, found.cpu)
+            decoder.add_payloads(found.block, found.ids, found.start, found.size, found.ts_ns, found.cpu)
             parts.append(found.cpu)
             times = found.ts_ns[found.ids < 0]
             if len(times):

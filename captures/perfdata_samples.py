@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -11,7 +11,8 @@ from captures import c_perf as c
 from captures.clock import MAX_NS
 from captures.cursor import HINT_CORRUPT
 from captures.decode import gather
-from captures.perfdata_side import happened, side_ids
+from captures.perfdata_chains import user_stacks
+from captures.perfdata_side import IDS, happened, side_ids
 from schemas.errors import CorruptError, MissingEventsError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Payloads:
     """Records of one block that are events.
 
     Attributes:
+        block: Bytes that hold the payloads.
         place: Number of each record in the block.
         ids: Event of each, as ``perfdata_side`` numbers them; -1: a sample, whose payload tells.
         start: First byte of the payload of each in the block; of a record that is no sample, of the record.
@@ -40,6 +42,7 @@ class Payloads:
         cpu: CPU of each; -1: not known.
     """
 
+    block: Bytes
     place: Longs
     ids: Longs
     start: Longs
@@ -49,14 +52,19 @@ class Payloads:
 
     def take(self, chosen: Longs | Flags) -> Payloads:
         """Some of them, or in another order."""
-        return Payloads(*(getattr(self, each.name)[chosen] for each in fields(self)))
+        return Payloads(self.block, *(getattr(self, each.name)[chosen] for each in fields(self)[1:]))
 
     @classmethod
     def joined(cls, parts: list[Payloads]) -> Payloads:
         """All of them, in the order of the file."""
         if len(parts) == 1:
             return parts[0]
-        whole = cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+        blocks = list({id(part.block): part.block for part in parts}.values())
+        begin = dict(zip(map(id, blocks), np.cumsum([0, *map(len, blocks)]), strict=False))
+        parts = [replace(part, start=part.start + begin[id(part.block)]) for part in parts]
+        columns = ([getattr(part, each.name) for part in parts] for each in fields(cls)[1:])
+        block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        whole = cls(block, *(np.concatenate(column) for column in columns))
         return whole.take(np.argsort(whole.place, kind="stable"))
 
 
@@ -75,7 +83,7 @@ class SampleReader:
         Raises:
             CorruptError: Nothing in a sample tells of which event it is.
         """
-        self._path = perf.path
+        self._path, self._is_backward = perf.path, perf.is_backward
         self._u8 = np.dtype("<u8" if perf.order == "little" else ">u8")
         self._u4 = np.dtype("<u4" if perf.order == "little" else ">u4")
         kinds = [(each.sample, each.is_tracepoint) for each in perf.attrs]
@@ -104,7 +112,11 @@ class SampleReader:
             MissingEventsError: Samples of a tracepoint lack their time, CPU or raw data.
         """
         sample = np.flatnonzero(records.type == c.SAMPLE)
-        parts = [self._samples(records, chosen, kind) for kind, chosen in self._by_kind(records, sample)]
+        parts = []
+        for kind, chosen in self._by_kind(records, sample):
+            found, chains = self._samples(records, chosen, kind)
+            # A stack comes behind its sample, which has its time: there a later place is an earlier event.
+            parts += [*chains, found] if self._is_backward else [found, *chains]
         ids = side_ids(records.type, records.misc)
         parts.append(self._others(records, np.flatnonzero(ids >= 0), ids))
         return Payloads.joined(parts)
@@ -136,8 +148,8 @@ class SampleReader:
         at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return np.where(self._ids[at] == ids, self._owner[at], np.int64(-1))
 
-    def _samples(self, records: Records, chosen: Longs, kind: int) -> Payloads:
-        """Samples with one layout; those that end too early are left out."""
+    def _samples(self, records: Records, chosen: Longs, kind: int) -> tuple[Payloads, list[Payloads]]:
+        """Samples with one layout, and their user stacks; those that end too early are left out."""
         layout = self._kinds[kind][0]
         if layout.time is None or layout.cpu is None or not layout.has_raw:
             raise MissingEventsError(
@@ -149,27 +161,29 @@ class SampleReader:
             )
         block = records.block
         fits = records.size[chosen] >= layout.fixed_bytes
-        chosen, found = chosen[fits], len(chosen)
+        chosen, count = chosen[fits], len(chosen)
         start, end = records.start[chosen], records.start[chosen] + records.size[chosen]
         raw = start + layout.fixed_bytes
         if layout.group_head_bytes:
             raw = self._behind_array(block, raw, end, layout.group_head_bytes, layout.group_member_bytes)
+        chain = raw
         if layout.has_callchain:
             raw = self._behind_array(block, raw, end, 8, 8)
         has_size = raw + 4 <= end
         size = np.full(len(raw), -1, dtype=np.int64)
         size[has_size] = gather(block, raw[has_size], self._u4)
         whole = (size >= _LEAST_PAYLOAD) & (raw + 4 + size <= end)
-        self.short += found - int(whole.sum())
+        self.short += count - int(whole.sum())
         chosen, start, raw, size = chosen[whole], start[whole], raw[whole], size[whole]
-        return Payloads(
-            place=chosen,
-            ids=np.full(len(chosen), -1, dtype=np.int64),
-            start=raw + 4,
-            size=size,
-            ts_ns=_ns(gather(block, start + layout.time, self._u8)),
-            cpu=_cpus(gather(block, start + layout.cpu, self._u4)),
-        )
+        ts_ns = _ns(gather(block, start + layout.time, self._u8))
+        cpu = _cpus(gather(block, start + layout.cpu, self._u4))
+        found = Payloads(block, chosen, np.full(len(chosen), -1, np.int64), raw + 4, size, ts_ns, cpu)
+        if not layout.has_callchain or layout.tid is None:
+            return found, []
+        tid = gather(block, start + layout.tid, self._u4)
+        own, whose, begin, length = user_stacks(block, chain[whole], tid, self._u8)
+        ids = np.full(len(whose), IDS["user_stack"], np.int64)
+        return found, [Payloads(own, chosen[whose], ids, begin, length, ts_ns[whose], cpu[whose])]
 
     def _behind_array(self, block: Bytes, at: Longs, end: Longs, head: int, member: int) -> Longs:
         """First byte behind a u64 count, a head that it is part of, and as many members; ``end``: none."""
@@ -205,7 +219,7 @@ class SampleReader:
             if trailer.cpu is not None:
                 cpu[mine] = _cpus(gather(records.block, end - trailer.cpu, self._u4))
         kept = happened(ids, ts_ns)
-        return Payloads(chosen, ids, start, size, ts_ns, cpu).take(kept)
+        return Payloads(records.block, chosen, ids, start, size, ts_ns, cpu).take(kept)
 
 
 def _numbered(values: list[T]) -> tuple[list[T], Longs]:

@@ -16,6 +16,9 @@ from captures.eventfmt import EventFormat
 if TYPE_CHECKING:
     from captures.ringbuf import Flags, Longs
 
+USER_STACK: Final = 1 << 32
+"""In place of PERF_RECORD_*, which has 32 bits: the user's part of a sample's call chain."""
+
 FIRST_ID: Final = 1 << 16
 """Ids of these events begin here: those of tracepoints have 16 bits."""
 
@@ -96,6 +99,7 @@ SIDE_EVENTS: Final = (
         from_begin=True,
     ),
     SideEvent("throttle", c.THROTTLE, (("int common_pid", 0, 4),), is_told=False),
+    SideEvent("user_stack", USER_STACK, (("int common_pid", 0, 4), ("u64 caller[1]", 8, 8))),
 )
 
 IDS: Final = {each.name: FIRST_ID + number for number, each in enumerate(SIDE_EVENTS)}

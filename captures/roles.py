@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Rule = Literal["", "pair", "node", "symbol", "plus_one", "line"]
+Rule = Literal["", "pair", "node", "symbol", "plus_one", "line", "frames"]
 """What happens to the raw value on its way into the column.
 
 ``""``: only its type changes. ``pair``: the second name is the upper half of 32 bits. ``node``: the two low
 bits are cleared. ``symbol``: a text or address becomes the name of a function. ``plus_one``: the kernel
-stores one less. ``line``: a line break at the end goes.
+stores one less. ``line``: a line break at the end goes. ``frames``: addresses up to the first 0 become text.
 """
 
 
@@ -196,6 +196,11 @@ ROLES: Final = (
     ),
     Role("ev_switch", _same("prev_pid", "next_pid"), tracepoints=("sched:sched_switch",)),
     Role("ev_exit_mmap", _same("mm"), tracepoints=("mmap:exit_mmap",)),
+    Role(
+        "ev_stack",
+        {"frames": From(("caller",), "frames")},
+        tracepoints=("ftrace:user_stack", "perf:user_stack"),
+    ),
     Role("ev_marker", {"text": From(("buf",), "line")}, tracepoints=("ftrace:print",)),
     Role(
         "ev_task",

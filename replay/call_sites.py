@@ -47,6 +47,45 @@ def calls_with_arguments(ev_syscall: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _with_stacks(met: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """``met`` with ``stack``: the first that is told from ``call`` on, before the task's next call or fault.
+
+    Until then it is in one call, or in one fault, and its user stack is the same. That of a return from
+    execve() is the new program's.
+    """
+    told = events["ev_stack"].drop_nulls("frames").select("pid", at="seq", stack="frames").sort("at")
+    if told.is_empty():
+        return met.with_columns(stack=pl.lit(None, pl.String))
+    faults = events["ev_fault"].filter("is_user").select("pid", next="seq")
+    next_ = pl.concat([events["ev_syscall"].select("pid", next="seq"), faults]).sort("next")
+    asked = met.select("pid", "call").with_row_index("row").sort("call")
+    found = (
+        asked.join_asof(
+            told,
+            left_on="call",
+            right_on="at",
+            by="pid",
+            strategy="forward",
+            coalesce=False,
+            check_sortedness=False,
+        )
+        .join_asof(
+            next_,
+            left_on="call",
+            right_on="next",
+            by="pid",
+            strategy="forward",
+            allow_exact_matches=False,
+            coalesce=False,
+            check_sortedness=False,
+        )
+        .sort("row")
+    )
+    own = (found["at"] < found["next"]).fill_null(True)
+    replaced = met["cause_event"].str.starts_with("execve") & met["entered"].is_null()
+    return met.with_columns(stack=pl.when(own & ~replaced.fill_null(False)).then(found["stack"]))
+
+
 def sites(
     happened: pl.DataFrame, events: Mapping[str, pl.DataFrame], comms: Mapping[int, str]
 ) -> pl.DataFrame:
@@ -84,7 +123,7 @@ def sites(
             cause_event=pl.when("inside").then("name").when(pl.col("name").is_not_null()).then(pl.lit(FAULT)),
             arguments=pl.when("inside").then("arguments"),
             call=pl.when("inside").then(pl.coalesce("entered", "last")).otherwise(pl.coalesce(fault, "seq")),
-            stack=pl.lit(None, pl.String),
         )
+        .pipe(_with_stacks, events)
         .select(*happened.columns, *(name for name in SITE if name not in happened.columns), "call")
     )

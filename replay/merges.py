@@ -142,7 +142,11 @@ def by_site(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _answer(
-    touches: bool, flags: int | None, same_anon_vma: bool | None, follows: bool, anon_follows: bool | None
+    touches: bool,
+    flags: int | None,
+    same_anon_vma: bool | None,
+    follows: bool | None,
+    anon_follows: bool | None,
 ) -> tuple[str, bool | None, bool | None]:
     """Reasons in words; whether the rules of 6.12, and those of 7.3, refuse (None: not known)."""
     if not touches:
@@ -152,15 +156,21 @@ def _answer(
 
 
 def _bits(
-    newer: bool, flags: int | None, same_anon_vma: bool | None, follows: bool, anon_follows: bool | None
+    newer: bool,
+    flags: int | None,
+    same_anon_vma: bool | None,
+    follows: bool | None,
+    anon_follows: bool | None,
 ) -> int:
-    """Both VMAs are on the tree, so both have an anon_vma. Policy and file are not in the probes."""
+    """Both VMAs are on the tree, so both have an anon_vma. Policy and file are not in the probes.
+
+    What is null is not known, and no reason.
+    """
     other = 0 if same_anon_vma in (True, None) else 1
-    return (
-        refused_vma(flags or 0, 0, True, True)
-        | refused_anon_vma(newer, 0, other, False, False, True)
-        | refused_pgoff(newer, anon_follows is not None, int(follows), 1, int(anon_follows or 0), 1)
-    )
+    reasons = refused_vma(flags or 0, 0, True, True) | refused_anon_vma(newer, 0, other, False, False, True)
+    if follows is not None:
+        reasons |= refused_pgoff(newer, anon_follows is not None, int(follows), 1, int(anon_follows or 0), 1)
+    return reasons
 
 
 def words(reasons: int) -> str:

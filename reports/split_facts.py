@@ -27,21 +27,30 @@ class Splits:
         sites: Rows of table ``split`` that made a hundredth of the peak of their tree or more, most first,
             with ``anon_vma`` of the tree.
         refusals: Rows of table ``refusal``, most merges first, with ``anon_vma`` of the tree.
+        added: VMAs that the call sites of the largest tree added up to its peak.
+        taken: VMAs that others took away from it up to then.
     """
 
     tree: Mapping[str, Any]
     sites: Sequence[Mapping[str, Any]]
     refusals: Sequence[Mapping[str, Any]]
+    added: int
+    taken: int
 
     @property
     def sentences(self) -> list[str]:
-        """Who made most VMAs of the largest tree."""
-        peak, before = self.tree["peak"], self.tree["before"]
-        said = f"{peak:,} VMAs at once on the largest tree, of anon_vma {self.tree['anon_vma']:#x}"
+        """Who made most VMAs of the largest tree; what is said adds up to its peak."""
+        before = self.tree["before"]
+        said = (
+            f"{self.tree['peak']:,} VMAs at once on the largest tree, of anon_vma {self.tree['anon_vma']:#x}"
+        )
         own = [row for row in self.sites if row["tree_id"] == self.tree["tree_id"]]
-        parts = [f"{row['vmas_to_peak']:,} by {who(row)}" for row in own[:1]]
-        parts += [f"{before:,} were there before the capture"] if before else []
-        return [f"{said}: {'; '.join(parts)}." if parts else f"{said}."]
+        parts = [f"{row['vmas_to_peak']:,} made by {who(row)}" for row in own[:1]]
+        rest = self.added - sum(row["vmas_to_peak"] for row in own[:1])
+        parts += [f"{rest:,} by {'others' if parts else 'small call sites'}"] if rest else []
+        parts += [f"{before:,} there before the capture"] if before else []
+        parts += [f"less {self.taken:,} taken away until then"] if self.taken else []
+        return [f"{said}: {', '.join(parts)}." if parts else f"{said}."]
 
     @property
     def lines(self) -> list[str]:
@@ -79,10 +88,14 @@ def splits(tables: Mapping[str, pa.Table]) -> Splits | None:
         .join(names, on="tree_id", how="left", maintain_order="left")
         .sort("merges", descending=True, maintain_order=True)
     )
+    largest = trees.row(0, named=True)
+    net = pl.DataFrame(tables["split"]).filter(tree_id=largest["tree_id"])["vmas_to_peak"]
     return Splits(
-        tree=trees.row(0, named=True),
+        tree=largest,
         sites=sites.head(MAX_SITES).to_dicts(),
         refusals=refusals.head(MAX_REFUSALS).to_dicts(),
+        added=int(net.filter(net > 0).sum()),
+        taken=-int(net.filter(net < 0).sum()),
     )
 
 

@@ -122,6 +122,17 @@ EV_MARKER: Final = event_table(
     text("text", "The text, without the line break at its end.", "ftrace:print"),
 )
 
+EV_STACK: Final = event_table(
+    "ev_stack",
+    "User stack of the task at the event of the same task before it.",
+    text(
+        "frames",
+        "Addresses in hexadecimal, the innermost first, separated by ' < '.",
+        "ftrace:user_stack; user frames of perf's call chains",
+        null="no frame was found",
+    ),
+)
+
 EV_LOCK: Final = event_table(
     "ev_lock",
     "Begin or end of a wait for a contended lock; only waits that outlast spinning are traced.",
@@ -143,4 +154,4 @@ EV_SWITCH: Final = event_table(
     int32("next_pid", "Thread id of the task that runs next; 0: the idle task.", "sched:sched_switch"),
 )
 
-TABLES: Final = (EV_AVC, EV_FAULT, EV_SYSCALL, EV_TASK, EV_EXIT_MMAP, EV_MARKER, EV_LOCK, EV_SWITCH)
+TABLES: Final = (EV_AVC, EV_FAULT, EV_SYSCALL, EV_TASK, EV_EXIT_MMAP, EV_MARKER, EV_STACK, EV_LOCK, EV_SWITCH)

@@ -49,8 +49,8 @@ def _site() -> tuple[Column, ...]:
         ),
         text(
             "stack",
-            "User stack of the task when it entered the call, innermost frame first, separated by ' < '.",
-            "ftrace:user_stack; perf call chains",
+            "User stack of the task in the call: addresses, the innermost first, separated by ' < '.",
+            "ev_stack",
             null=f"not recorded, or {_TOGETHER}",
         ),
     )

@@ -181,6 +181,7 @@ def test_the_small_mm_does_everything() -> None:
         "ev_folio_migrate",
         "ev_scan",
         "ev_lock",
+        "ev_stack",
         "ev_switch",
         "ev_ksm_enter",
         "ev_ksm_removed",

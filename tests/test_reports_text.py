@@ -352,7 +352,9 @@ def audited() -> dict[str, pa.Table]:
 def test_the_split_audit_is_in_every_document_with_the_same_numbers() -> None:
     tables = audited()
     text = " ".join(render_text(tables).split())
-    said = f"2,000 VMAs at once on the largest tree, of anon_vma {ANON_VMA:#x}: 1,999 by mprotect PROT_READ"
+    said = (
+        f"2,000 VMAs at once on the largest tree, of anon_vma {ANON_VMA:#x}: 1,999 made by mprotect PROT_READ"
+    )
     assert said in text
     assert "1,999 pairs of neighbours are not one VMA, made by mprotect: flags (WRITE)" in text
     splits = json.loads(json_summary(tables))["sections"]["splits"]

@@ -144,6 +144,8 @@ def says(value: Any, text: str) -> bool:
     """Whether ``text``, as trace-cmd prints it, is ``value``."""
     if isinstance(value, str):
         return value.rstrip() == text
+    if isinstance(value, list):  # words: our samples are little endian
+        value = b"".join(word.to_bytes(8, "little") for word in value)
     if isinstance(
         value, bytes
     ):  # trace-cmd prints as many bytes as the format says, beyond the record's end too
