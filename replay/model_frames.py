@@ -9,7 +9,7 @@ import polars as pl
 
 from replay.model_ops import PAGE
 from replay.model_rules import TOLD_ANON_PGOFF, TOLD_FLAGS, TOLD_PGOFF
-from replay.model_state import FIELDS, LIVES, REFUSALS, VERSIONS
+from replay.model_state import FIELDS, LIVES, LIVES_ENDED, REFUSALS, VERSIONS, VERSIONS_ENDED
 
 if TYPE_CHECKING:
     from replay.model_rules import Rules
@@ -33,16 +33,26 @@ def frames(state: State, table: pl.DataFrame, rules: Rules) -> tuple[pl.DataFram
         and those of table ``vma``, with ``pid``, ``born_seq``, ``died_seq``, in order of ``vma_id``.
     """
     versions = _columns(state, "version", state.count[VERSIONS])
+    versions["died"] = _died(state, "version_end", VERSIONS_ENDED, len(versions["born"]))
     # Rows are in order of ``born`` already.
     order = np.lexsort((versions["vma"], versions["born"]))
     order = order[_lasts(versions, table)[order]]
     vma_id = np.full(len(versions["vma"]) + 1, -1)
     vma_id[order] = np.arange(len(order))
     lives = _columns(state, "life", state.count[LIVES])
+    lives["died"] = _died(state, "life_end", LIVES_ENDED, len(lives["born"]))
     kept = np.flatnonzero(_lasts(lives, table))
     lives = {name: column[kept] for name, column in lives.items()}
     versions = {name: column[order] for name, column in versions.items()}
     return _lives(lives, vma_id, table, rules), _versions(versions, table, rules)
+
+
+def _died(state: State, name: str, count: int, rows: int) -> np.ndarray[Any, Any]:
+    """Operations that ended rows; -1: none did."""
+    ends = _columns(state, name, state.count[count])
+    died = np.full(rows, -1)
+    died[ends["row"]] = ends["op"]
+    return died
 
 
 def _lasts(rows: Columns, table: pl.DataFrame) -> np.ndarray[Any, Any]:

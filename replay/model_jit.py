@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from replay.model_state import State, record_type
+from replay.model_state import CACHE_LINE, State, record_type
 
 if TYPE_CHECKING:
     from replay.model_ops import Operations
 
 MODULES: Final = (
     *("model_state", "model_rules", "merge_rules", "model_ops", "model_map", "model_rmap"),
-    *("model_vma", "model_merge", "model_spaces", "model_calls", "model_mremap", "model_run"),
+    *("model_vma", "model_merge", "model_spaces", "model_calls", "model_mremap", "model_ahead", "model_run"),
 )
 _OPTIONS: Final = {"_nrt": False, "error_model": "numpy"}
 _INNER: Final = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -53,14 +53,19 @@ def _machine() -> Any:
     njit = import_module("numba").njit
     modules = [import_module(f"replay.{name}") for name in MODULES]
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    compiled: dict[str, Any] = {"state_at": _state_type()}
+    compiled: dict[str, Any] = {"state_at": _state_type(), "prefetch": _prefetch()}
+    own_code = tuple(compiled)
     spaces: list[dict[str, Any]] = []
     for module in modules:
         digest.update(Path(str(module.__file__)).read_bytes())
         own = dict(vars(module))
         spaces.append(own)
         for name, function in vars(module).items():
-            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+            if (
+                isinstance(function, FunctionType)
+                and function.__module__ == module.__name__
+                and name not in own_code
+            ):
                 copy = FunctionType(function.__code__, own, name, function.__defaults__)
                 compiled[name] = njit(**_INNER)(copy)
     for own in spaces:
@@ -109,9 +114,11 @@ def _state_type() -> Any:
         table = arrays.make_array(tables[name])(context, builder)
         pairs = builder.inttoptr(state, state.type.as_pointer())
         place = 2 * State._fields.index(name)
-        address, length = (
-            builder.load(builder.gep(pairs, [ir.Constant(state.type, place + each)])) for each in (0, 1)
-        )
+        words = [builder.load(builder.gep(pairs, [ir.Constant(state.type, place + each)])) for each in (0, 1)]
+        for word in words:
+            # Tables stay where they are during a run, whatever is written to them.
+            word.set_metadata("invariant.load", builder.module.add_metadata([]))
+        address, length = words
         item_bytes = ir.Constant(state.type, record_type(name).itemsize)
         data = builder.inttoptr(address, table.data.type)
         arrays.populate_array(table, data, [length], [item_bytes], item_bytes, None)
@@ -122,3 +129,30 @@ def _state_type() -> Any:
         return StateType()(types.intp), lambda _context, _builder, _signature, args: args[0]
 
     return state_at
+
+
+def _prefetch() -> Any:
+    """``model_ahead.prefetch`` as instructions: one for each cache line of the record."""
+    types, extending = import_module("numba.types"), import_module("numba.extending")
+    arrays, ir = import_module("numba.np.arrayobj"), import_module("llvmlite.ir")
+
+    @extending.intrinsic  # type: ignore[untyped-decorator]
+    def prefetch(_context: Any, table: Any, slot: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = arrays.make_array(table)(context, builder, args[0]).data
+            word, byte = ir.IntType(64), ir.IntType(8).as_pointer()
+            start = builder.bitcast(
+                builder.gep(data, [context.cast(builder, args[1], slot, types.intp)]), byte
+            )
+            kind = ir.FunctionType(ir.VoidType(), [byte, *[ir.IntType(32)] * 3])
+            ask = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+                builder.module, kind, "llvm.prefetch.p0"
+            )
+            options = [ir.Constant(ir.IntType(32), option) for option in (1, 3, 1)]
+            for line in range(0, table.dtype.size, CACHE_LINE):
+                builder.call(ask, [builder.gep(start, [ir.Constant(word, line)]), *options])
+            return context.get_dummy_value()
+
+        return types.void(table, slot), generate
+
+    return prefetch

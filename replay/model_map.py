@@ -1,12 +1,13 @@
 """An ordered map from (address space, first page) to VMA, for ``model_vma``: sorted entries in small blocks.
 
-Blocks are listed in order with their first key, so a look-up is two binary searches over dense memory, and
-an insertion moves half a block. Compiled by numba, or run as it is (``model_state``).
+Blocks are listed in order with their first key. A look-up is two binary searches over keys that lie close
+together, without a branch that the processor would guess wrong half of the time; an insertion moves half a
+block. Compiled by numba, or run as it is (``model_state``).
 """
 
 from __future__ import annotations
 
-from replay.model_state import BLOCK, BLOCK_SLOTS, BLOCKS, FREE_BLOCKS, KEY_BITS, LAST_PLACE, State
+from replay.model_state import BLOCK, BLOCK_SLOTS, BLOCKS, FREE_BLOCKS, KEY_BITS, LAST_PLACE, NO_KEY, State
 
 
 def map_place(s: State, key: int) -> int:
@@ -16,32 +17,32 @@ def map_place(s: State, key: int) -> int:
     """
     blocks = s.count[BLOCKS]
     last = s.count[LAST_PLACE]
-    if last < blocks and s.order[last].key <= key and (last + 1 == blocks or key < s.order[last + 1].key):
+    if last < blocks and s.first[last].key <= key and (last + 1 == blocks or key < s.first[last + 1].key):
         return int(last)
-    low, high = 0, blocks
-    while low < high:
-        middle = (low + high) >> 1
-        if s.order[middle].key <= key:
-            low = middle + 1
-        else:
-            high = middle
     if blocks == 0:
         return -1
-    s.count[LAST_PLACE] = max(low - 1, 0)
-    return max(low - 1, 0)
+    s.count[LAST_PLACE] = map_search(s, key)
+    return int(s.count[LAST_PLACE])
+
+
+def map_search(s: State, key: int) -> int:
+    """Place of the last block that starts up to ``key``; 0: none does, and there are blocks."""
+    low, length = 0, s.count[BLOCKS]
+    while length > 1:
+        half = length >> 1
+        low += half * int(s.first[low + half].key <= key)
+        length -= half
+    return int(low)
 
 
 def map_entry(s: State, block: int, key: int) -> int:
     """Number of entries of the block with keys up to ``key``."""
     base = block * BLOCK
-    low, high = 0, s.block[block].length
-    while low < high:
-        middle = (low + high) >> 1
-        if s.entry[base + middle].key <= key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    low, step = base, BLOCK >> 1
+    while step:
+        low += step * int(s.key[low + step - 1].key <= key)
+        step >>= 1
+    return int(low - base + int(s.key[low].key <= key))
 
 
 def map_floor(s: State, mm: int, page: int) -> int:
@@ -55,11 +56,11 @@ def map_floor(s: State, mm: int, page: int) -> int:
     if entry < 0:
         return -1
     at = block * BLOCK + entry
-    return s.entry[at].vma if s.entry[at].key >> KEY_BITS == mm else -1
+    return s.entry[at].vma if s.key[at].key >> KEY_BITS == mm else -1
 
 
-def map_insert(s: State, mm: int, page: int, vma: int) -> None:
-    """Add an entry; its key is new."""
+def map_insert(s: State, mm: int, page: int, vma: int) -> int:
+    """Add an entry; its key is new. Returns the VMA before it in the address space; -1: none."""
     key = (mm << KEY_BITS) | page
     place = map_place(s, key)
     if place < 0:
@@ -68,21 +69,23 @@ def map_insert(s: State, mm: int, page: int, vma: int) -> None:
     block = s.order[place].block
     if s.block[block].length == BLOCK:
         split_block(s, place)
-        if s.order[place + 1].key <= key:
+        if s.first[place + 1].key <= key:
             place += 1
             block = s.order[place].block
     base = block * BLOCK
     entry = map_entry(s, block, key)
     at = base + s.block[block].length
     while at > base + entry:
-        s.entry[at].key = s.entry[at - 1].key
+        s.key[at].key = s.key[at - 1].key
         s.entry[at].vma = s.entry[at - 1].vma
         at -= 1
-    s.entry[at].key = key
+    s.key[at].key = key
     s.entry[at].vma = vma
     s.block[block].length += 1
     if entry == 0:
-        s.order[place].key = key
+        s.first[place].key = key
+        return -1
+    return s.entry[at - 1].vma if s.key[at - 1].key >> KEY_BITS == mm else -1
 
 
 def map_delete(s: State, mm: int, page: int) -> None:
@@ -96,13 +99,14 @@ def map_delete(s: State, mm: int, page: int) -> None:
     last = base + s.block[block].length
     first = at == base
     while at < last:
-        s.entry[at].key = s.entry[at + 1].key
+        s.key[at].key = s.key[at + 1].key
         s.entry[at].vma = s.entry[at + 1].vma
         at += 1
-    if s.block[block].length == 0:
+    s.key[last].key = NO_KEY
+    if last == base:
         drop_block(s, place)
     elif first:
-        s.order[place].key = s.entry[base].key
+        s.first[place].key = s.key[base].key
 
 
 def map_rekey(s: State, mm: int, page: int, new_page: int) -> None:
@@ -111,9 +115,9 @@ def map_rekey(s: State, mm: int, page: int, new_page: int) -> None:
     place = map_place(s, key)
     block = s.order[place].block
     entry = map_entry(s, block, key) - 1
-    s.entry[block * BLOCK + entry].key = (mm << KEY_BITS) | new_page
+    s.key[block * BLOCK + entry].key = (mm << KEY_BITS) | new_page
     if entry == 0:
-        s.order[place].key = (mm << KEY_BITS) | new_page
+        s.first[place].key = (mm << KEY_BITS) | new_page
 
 
 def new_block(s: State, place: int, key: int) -> int:
@@ -125,13 +129,15 @@ def new_block(s: State, place: int, key: int) -> int:
         block = s.count[BLOCK_SLOTS]
         s.count[BLOCK_SLOTS] += 1
     s.block[block].length = 0
+    for entry in range(block * BLOCK, (block + 1) * BLOCK):
+        s.key[entry].key = NO_KEY
     at = s.count[BLOCKS]
     while at > place:
         s.order[at].block = s.order[at - 1].block
-        s.order[at].key = s.order[at - 1].key
+        s.first[at].key = s.first[at - 1].key
         at -= 1
     s.order[place].block = block
-    s.order[place].key = key
+    s.first[place].key = key
     s.count[BLOCKS] += 1
     return int(block)
 
@@ -143,16 +149,17 @@ def drop_block(s: State, place: int) -> None:
     s.count[BLOCKS] -= 1
     for at in range(place, s.count[BLOCKS]):
         s.order[at].block = s.order[at + 1].block
-        s.order[at].key = s.order[at + 1].key
+        s.first[at].key = s.first[at + 1].key
 
 
 def split_block(s: State, place: int) -> None:
     """The upper half of a full block becomes a block of its own behind it."""
-    block = s.order[place].block
     half = BLOCK >> 1
-    new = new_block(s, place + 1, s.entry[block * BLOCK + half].key)
-    for entry in range(BLOCK - half):
-        s.entry[new * BLOCK + entry].key = s.entry[block * BLOCK + half + entry].key
-        s.entry[new * BLOCK + entry].vma = s.entry[block * BLOCK + half + entry].vma
-    s.block[new].length = BLOCK - half
-    s.block[block].length = half
+    old = s.order[place].block * BLOCK + half
+    new = new_block(s, place + 1, s.key[old].key)
+    for entry in range(half):
+        s.key[new * BLOCK + entry].key = s.key[old + entry].key
+        s.entry[new * BLOCK + entry].vma = s.entry[old + entry].vma
+        s.key[old + entry].key = NO_KEY
+    s.block[new].length = half
+    s.block[s.order[place].block].length = half

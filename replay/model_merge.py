@@ -89,6 +89,7 @@ def neighbours_merge(s: State, before: int, after: int) -> bool:
 def dup_anon_vma(s: State, dst: int, src: int) -> None:
     """The one that grows takes the anon_vma of the one that shrinks, if it has none."""
     if s.vma[src].anon_vma >= 0 and s.vma[dst].anon_vma < 0:
+        touch(s, dst)
         s.vma[dst].anon_vma = s.vma[src].anon_vma
         anon_vma_clone(s, dst, src, False)
 
@@ -168,9 +169,9 @@ def merge_existing_range(s: State, vma: int, start: int, end: int, flags: int, p
     guard = s.vma[vma].flags & VM_MAYBE_GUARD
     whole = left_side and right_side
     if left or right:
-        s.vma[before if left else after].told |= s.vma[vma].told | (
-            s.vma[after].told if left and right else 0
-        )
+        merged = before if left else after
+        touch(s, merged)
+        s.vma[merged].told |= s.vma[vma].told | (s.vma[after].told if left and right else 0)
     if left and right:
         dup_anon_vma(s, before, after if s.vma[after].anon_vma >= 0 else vma)
         guard |= s.vma[after].flags & VM_MAYBE_GUARD
@@ -189,7 +190,6 @@ def merge_existing_range(s: State, vma: int, start: int, end: int, flags: int, p
             commit_merge(s, vma, s.vma[vma].start, start, after, start, -1, -1)
     else:
         return -1
-    merged = before if left else after
     s.vma[merged].flags |= guard
     return int(merged)
 
@@ -257,6 +257,7 @@ def merge_new_range(
         return -1
     target = before if left else after
     remove = after if left and right else -1
+    touch(s, target)
     s.vma[target].told |= s.vma[remove].told if remove >= 0 else 0
     s.vma[target].told |= s.vma[copied_from].told if copied_from >= 0 else 0
     if remove >= 0:

@@ -16,6 +16,7 @@ from replay.model_state import (
     CLONE_REVERSES,
     FREE_AVCS,
     LIVES,
+    LIVES_ENDED,
     OP,
     TOUCHED,
     State,
@@ -23,10 +24,19 @@ from replay.model_state import (
 
 
 def touch(s: State, vma: int) -> None:
-    """The operation may have changed this VMA."""
-    if s.vma[vma].touched != s.count[OP]:
-        s.vma[vma].touched = s.count[OP]
-        s.queue[s.count[TOUCHED]].vma = vma
+    """The operation is about to change this VMA."""
+    area = s.vma[vma]
+    if area.touched != s.count[OP]:
+        area.touched = s.count[OP]
+        before = s.queue[s.count[TOUCHED]]
+        before.vma = vma
+        before.start = area.start
+        before.end = area.end
+        before.flags = area.flags
+        before.pgoff = area.pgoff
+        before.anon_pgoff = area.anon_pgoff
+        before.anon_vma = area.anon_vma
+        before.told = area.told
         s.count[TOUCHED] += 1
 
 
@@ -49,7 +59,6 @@ def tree_insert(s: State, avc: int) -> None:
     life.pgoff = area.pgoff
     life.anon_pgoff = area.anon_pgoff
     life.born = s.count[OP]
-    life.died = -1
     life.version = -1
     life.told = area.told
 
@@ -58,7 +67,10 @@ def tree_remove(s: State, avc: int) -> None:
     """anon_vma_interval_tree_remove()."""
     s.anon_vma[s.avc[avc].anon_vma].linked -= 1
     touch(s, s.avc[avc].vma)
-    s.life[s.avc[avc].life].died = s.count[OP]
+    ended = s.life_end[s.count[LIVES_ENDED]]
+    ended.row = s.avc[avc].life
+    ended.op = s.count[OP]
+    s.count[LIVES_ENDED] += 1
 
 
 def anon_vma_chain_assign(s: State, vma: int, anon_vma: int) -> int:
@@ -136,6 +148,7 @@ def anon_vma_prepare(s: State, vma: int) -> None:
     if anon_vma < 0:
         anon_vma = new_anon_vma(s)
         s.anon_vma[anon_vma].children = 1
+    touch(s, vma)
     s.vma[vma].anon_vma = anon_vma
     s.anon_vma[anon_vma].active += 1
     tree_insert(s, anon_vma_chain_assign(s, vma, anon_vma))

@@ -5,6 +5,7 @@ Operands of each kind are in ``model_ops``. ``model_jit`` compiles this module a
 
 from __future__ import annotations
 
+from replay.model_ahead import MANY, look_ahead
 from replay.model_calls import (
     brk,
     failed_munmap,
@@ -61,6 +62,7 @@ from replay.model_state import (
     FREE_SPACES,
     FREE_VMAS,
     LIVES,
+    LOOKS_AHEAD,
     NEEDED,
     OP,
     REFUSALS,
@@ -86,6 +88,8 @@ def run(s: State, first: int, ops: Operations) -> int:
         if not has_room(s, reach(s, ops, op, space), depth + 2):
             break
         s.count[OP] = op
+        if s.count[LOOKS_AHEAD] and s.count[VMA_SLOTS] >= MANY:
+            look_ahead(s, ops, op)
         step(s, ops, op)
         publish(s)
         op += 1

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from replay.model_rmap import anon_vma_fork
 from replay.model_rules import OWN_FLAGS, VM_DONTCOPY, VM_LOCKED_MASK, VM_WIPEONFORK
-from replay.model_state import FREE_SPACES, FREE_VMAS, OP, SPACE_SLOTS, TOUCHED, VERSIONS, State
+from replay.model_state import (
+    FIRST_LIFE,
+    FREE_SPACES,
+    FREE_VMAS,
+    LIVES,
+    OP,
+    SPACE_SLOTS,
+    TOUCHED,
+    VERSIONS,
+    VERSIONS_ENDED,
+    State,
+)
 from replay.model_vma import drop_vma, new_vma, vma_link, vma_unlink
 
 
@@ -99,42 +110,49 @@ def execve(s: State, task: int) -> None:
 
 def publish(s: State) -> None:
     """Close and open versions of the VMAs that the operation changed; dead ones' slots are free again."""
-    op = s.count[OP]
     for place in range(s.count[TOUCHED]):
         slot = s.queue[place].vma
         vma = s.vma[slot]
         if vma.space < 0:
-            if vma.version >= 0:
-                s.version[vma.version].died = op
+            end_version(s, slot)
             s.free[s.count[FREE_VMAS]].vma = slot
             s.count[FREE_VMAS] += 1
             continue
-        if vma.version < 0 or differs(s, slot):
-            if vma.version >= 0:
-                s.version[vma.version].died = op
+        if vma.version < 0 or differs(s, place):
+            end_version(s, slot)
             open_version(s, slot)
         avc = vma.head
         while avc >= 0:
-            life = s.life[s.avc[avc].life]
-            if life.born == op:
-                life.version = vma.version
+            life = s.avc[avc].life
+            if life >= s.count[FIRST_LIFE]:
+                s.life[life].version = vma.version
             avc = s.avc[avc].next
     s.count[TOUCHED] = 0
+    s.count[FIRST_LIFE] = s.count[LIVES]
 
 
-def differs(s: State, slot: int) -> bool:
-    """Whether a VMA is not what its version says."""
-    vma = s.vma[slot]
-    version = s.version[vma.version]
+def differs(s: State, place: int) -> bool:
+    """Whether a VMA is not what it was when the operation touched it."""
+    before = s.queue[place]
+    vma = s.vma[before.vma]
     return bool(
-        version.start != vma.start
-        or version.end != vma.end
-        or version.pgoff != vma.pgoff
-        or version.anon_pgoff != vma.anon_pgoff
-        or version.flags != vma.flags & ~OWN_FLAGS
-        or version.anon_vma != vma.anon_vma
-        or version.told != vma.told
+        before.start != vma.start
+        or before.end != vma.end
+        or before.pgoff != vma.pgoff
+        or before.anon_pgoff != vma.anon_pgoff
+        or (before.flags ^ vma.flags) & ~OWN_FLAGS != 0
+        or before.anon_vma != vma.anon_vma
+        or before.told != vma.told
     )
+
+
+def end_version(s: State, slot: int) -> None:
+    """What a VMA was, if it was there before the operation, is over."""
+    if s.vma[slot].version >= 0:
+        ended = s.version_end[s.count[VERSIONS_ENDED]]
+        ended.row = s.vma[slot].version
+        ended.op = s.count[OP]
+        s.count[VERSIONS_ENDED] += 1
 
 
 def open_version(s: State, slot: int) -> None:
@@ -152,5 +170,4 @@ def open_version(s: State, slot: int) -> None:
     version.flags = vma.flags & ~OWN_FLAGS
     version.anon_vma = vma.anon_vma
     version.born = s.count[OP]
-    version.died = -1
     version.told = vma.told

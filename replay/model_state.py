@@ -22,7 +22,13 @@ KEY_BITS: Final = 44
 """Bits of a page number in a key of the map: user addresses of 56 bits."""
 MAX_SPACES: Final = 1 << 19
 BLOCK: Final = 32
-"""Entries of one block of the map."""
+"""Entries of one block of the map; a power of two."""
+LINE_KEYS: Final = 8
+"""Keys of one cache line."""
+RING: Final = 16
+"""Operations that ``model_ahead`` has in mind."""
+NO_KEY: Final = (1 << 63) - 1
+"""Of an entry that is not used: after all keys."""
 
 # Places in ``State.count``: numbers given out, rows written, slots used and free, rules, doubts.
 (
@@ -56,8 +62,12 @@ BLOCK: Final = 32
     MAPS_DIFFER,
     TOLD_MERGES,
     TOO_MANY_VMAS,
+    FIRST_LIFE,
+    LIVES_ENDED,
+    VERSIONS_ENDED,
+    LOOKS_AHEAD,
     NEEDED,
-) = range(31)
+) = range(35)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)
@@ -74,16 +84,22 @@ class State(NamedTuple):
         avc: anon_vma_chains by slot; ``life``: its row of ``life`` while it is on the tree.
         anon_vma: anon_vmas by number; ``linked``: intervals on its tree.
         space: Address spaces by slot; ``vmas``: how many it has; ``depth``: forks above it.
-        order: Blocks of the map from (space, start) to VMA, in order; ``key``: their first one.
+        first: First keys of the blocks of the map from (space, start) to VMA, in order.
+        order: The blocks that they are of.
         block: Blocks by number.
-        entry: Entries, ``BLOCK`` a block.
+        key: Keys of entries, ``BLOCK`` a block, in order; then ``NO_KEY``.
+        entry: The VMAs that they are of.
         free: Stacks of free slots, by place.
-        queue: VMAs that the operation touched, by place.
-        life: Lives of intervals on trees; ``born``, ``died``: operations; ``version``: of the VMA.
+        queue: VMAs that the operation touched, by place, and what they were before.
+        life: Lives of intervals on trees; ``born``: operation; ``version``: of the VMA.
+        life_end: Rows of ``life`` and the operations that ended them, as they came: old rows are far from
+            the processor, so nothing but what is new is written.
         version: What a VMA was from an operation that changed it to the next.
+        version_end: Likewise.
         refusal: Merges with a VMA beside that the rules of some kernel refuse; ``older``, ``newer``: reasons
             by those of 6.12 and of 7.3 (``merge_rules``); ``flags``: bits of vm_flags that differ.
         task: Address space by task.
+        ahead: Where later operations will look, by their number (``model_ahead``).
     """
 
     count: Records
@@ -91,15 +107,20 @@ class State(NamedTuple):
     avc: Records
     anon_vma: Records
     space: Records
+    first: Records
     order: Records
     block: Records
+    key: Records
     entry: Records
     free: Records
     queue: Records
     life: Records
+    life_end: Records
     version: Records
+    version_end: Records
     refusal: Records
     task: Records
+    ahead: Records
 
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
@@ -111,11 +132,13 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "avc": ("next", "prev", "vma", "anon_vma", "life", "number"),
     "anon_vma": ("parent", "children", "active", "linked"),
     "space": ("brk", "def_flags", "number", "users", "merge_any", "first", "vmas", "depth"),
-    "order": ("key", "block"),
+    "first": ("key",),
+    "order": ("block",),
     "block": ("length",),
-    "entry": ("key", "vma"),
+    "key": ("key",),
+    "entry": ("vma",),
     "free": ("vma", "avc", "space", "block"),
-    "queue": ("vma",),
+    "queue": ("start", "end", "flags", "pgoff", "anon_pgoff", "vma", "anon_vma", "told"),
     "life": (
         "start",
         "end",
@@ -126,10 +149,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "vma",
         "mm",
         "born",
-        "died",
         "version",
         "told",
     ),
+    "life_end": ("row", "op"),
     "version": (
         "start",
         "end",
@@ -140,18 +163,19 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "mm",
         "anon_vma",
         "born",
-        "died",
         "told",
     ),
+    "version_end": ("row", "op"),
     "refusal": ("flags", "op", "older", "newer", "anon_vma"),
     "task": ("space",),
+    "ahead": ("key", "block", "vma"),
 }
 """Fields by table. In a VMA, what look-ups and merge conditions read comes first: one cache line."""
 
 WIDE: Final = frozenset(("start", "end", "flags", "pgoff", "anon_pgoff", "brk", "def_flags", "key"))
 """Fields of 64 bits, in an array; numbers and slots have 32."""
 
-BYTES: Final = {"vma": 128, "entry": 16, "order": 16, "life": 64, "version": 64, "space": 40}
+BYTES: Final = {"vma": 128, "queue": 64, "life": 64, "version": 64, "space": 40}
 """Size of a record that is not the sum of its fields."""
 
 
@@ -164,9 +188,9 @@ def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> Sta
         operations: Number of operations; a first guess of lengths is made from it.
         arrays: Tables are arrays, not lists.
     """
-    lengths = dict.fromkeys(FIELDS, 64) | {"entry": 64 * BLOCK, "task": tasks}
+    lengths = dict.fromkeys(FIELDS, 64) | {"key": 64 * BLOCK, "entry": 64 * BLOCK, "task": tasks}
     if arrays:
-        lengths |= dict.fromkeys(("life", "version"), operations + 64)
+        lengths |= dict.fromkeys(("life", "life_end", "version", "version_end"), operations + 64)
     count = np.zeros(COUNTS, np.int64) if arrays else [0] * COUNTS
     state = State(count, *(_records(name, lengths[name], arrays=arrays) for name in FIELDS))
     flags = {
@@ -175,6 +199,7 @@ def new_state(rules: Rules, tasks: int, operations: int, *, arrays: bool) -> Sta
         CLONE_REVERSES: rules.clone_reverses,
         MERGEABLE_FIRST: rules.mergeable_first,
         DONTUNMAP_RESETS: rules.dontunmap_resets,
+        LOOKS_AHEAD: arrays,
     }
     for place, value in flags.items():
         state.count[place] = int(value)
@@ -185,7 +210,10 @@ def with_room(state: State) -> State:
     """The state with tables as long as needed; what grows is at least twice as long then."""
     needed = {name: int(state.count[NEEDED + place]) for place, name in enumerate(GROWING)}
     slots = max(needed[name] for name in ("vma", "avc", "space", "block"))
-    needed |= {"order": needed["block"], "entry": needed["block"] * BLOCK, "free": slots, "queue": slots}
+    needed |= dict.fromkeys(("first", "order"), needed["block"])
+    needed |= dict.fromkeys(("key", "entry"), needed["block"] * BLOCK)
+    needed |= dict.fromkeys(("free", "queue"), slots)
+    needed |= {f"{name}_end": needed[name] for name in ("life", "version")}
     tables = {}
     for name, length in needed.items():
         table = getattr(state, name)
@@ -207,7 +235,7 @@ def _slots(name: str) -> type:
     return type(name, (), {"__slots__": FIELDS[name]})
 
 
-_CACHE_LINE: Final = 64
+CACHE_LINE: Final = 64
 _CLASSES: Final = {name: _slots(name) for name in FIELDS}
 
 
@@ -224,11 +252,13 @@ def _records(name: str, length: int, *, arrays: bool) -> Records:
     """New records; their fields are written before they are read, save that a task is nowhere yet."""
     if arrays:
         kind = record_type(name)
-        raw = np.zeros(length * kind.itemsize + _CACHE_LINE, np.uint8)
-        ahead = -raw.ctypes.data % _CACHE_LINE
+        raw = np.zeros(length * kind.itemsize + CACHE_LINE, np.uint8)
+        ahead = -raw.ctypes.data % CACHE_LINE
         records = raw[ahead : ahead + length * kind.itemsize].view(kind)
         if name == "task":
             records["space"] = -1
+        if name == "ahead":
+            records["block"] = records["vma"] = -1
         return records
     objects = [_CLASSES[name]() for _ in range(length)]
     if name == "task":

@@ -74,7 +74,7 @@ def new_vma(
 def vma_link(s: State, vma: int) -> None:
     """Into the address space."""
     mm = s.vma[vma].space
-    before = map_floor(s, mm, s.vma[vma].start)
+    before = map_insert(s, mm, s.vma[vma].start, vma)
     after = s.space[mm].first if before < 0 else s.vma[before].next
     s.vma[vma].prev = before
     s.vma[vma].next = after
@@ -85,7 +85,6 @@ def vma_link(s: State, vma: int) -> None:
     if after >= 0:
         s.vma[after].prev = vma
     s.space[mm].vmas += 1
-    map_insert(s, mm, s.vma[vma].start, vma)
 
 
 def vma_unlink(s: State, vma: int) -> None:

@@ -15,8 +15,10 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from replay.merge_rules import REASONS
 from replay.model import NOT_FOLLOWED, Modelled, reconstruct
+from replay.model_ahead import MANY
 from replay.model_rules import RULES
 from replay.oracle_model import OracleModel
+from tests.bench_model import history
 from tests.model_machine import BASE, PAGE, History, empty_events, histories
 
 if TYPE_CHECKING:
@@ -113,6 +115,12 @@ def test_compiled_and_interpreted_agree(random_capture: dict[str, pl.DataFrame],
     compiled = check(random_capture, rules, compiled=True)
     assert compiled.lives.height > 3000
     assert compiled.lives.equals(reconstruct(random_capture, rules, compiled=False).lives)
+
+
+def test_looking_ahead_changes_nothing() -> None:
+    """More VMAs than the caches hold: machine code asks for memory before it needs it."""
+    model = check(history(24_000, 20_000), "7.3", compiled=True)
+    assert model.versions["died_seq"].null_count() > 2 * MANY
 
 
 def test_nothing_in_nothing_out() -> None:
