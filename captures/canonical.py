@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import release_unused, variable_column
+from captures.columns import flags, is_valid, release_unused, reordered
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
 from captures.roles import SYSCALLS
 from schemas import TABLES
@@ -242,44 +242,19 @@ def _merged(
     ]
     if order is None:
         return pa.chunked_array(arrays)
-    has_null = any(each.null_count for each in arrays)
-    valid = np.concatenate([_valid(each) for each in arrays]).take(order) if has_null else None
     if pa.types.is_string(arrays[0].type):
-        return _ordered_text(pa.concat_arrays(arrays), order, valid)
+        return reordered(pa.concat_arrays(arrays), order)
+    has_null = any(each.null_count for each in arrays)
+    valid = np.concatenate([is_valid(each) for each in arrays]).take(order) if has_null else None
     bits = [_bits(each) for each in arrays]
     values = np.concatenate(bits, out=scratch.view(bits[0].dtype)[: len(order)]).take(order)
     return pa.array(values, arrays[0].type, mask=None if valid is None else ~valid)
-
-
-def _ordered_text(values: Values, order: Numbers, valid: Numbers | None) -> Values:
-    """Text in another order; ``valid``: False in that order: null."""
-    _, ends, text = values.buffers()
-    ends = np.frombuffer(ends, dtype=np.int32)[values.offset : values.offset + len(values) + 1].astype(
-        np.int64
-    )
-    start = ends[:-1].take(order)
-    size = ends[1:].take(order) - start
-    block = np.frombuffer(text or b"", dtype=np.uint8)
-    return variable_column(
-        block, start, size, np.ones(len(order), bool) if valid is None else valid, is_string=True
-    )
 
 
 def _bits(values: Values) -> Numbers:
     """The memory of an array of integers or flags; where it is null, there is any value."""
     memory = values.buffers()[1]
     if pa.types.is_boolean(values.type):
-        return _flags(memory, values)
+        return flags(memory, values)
     numbers = np.frombuffer(memory, dtype=values.type.to_pandas_dtype())
     return numbers[values.offset : values.offset + len(values)]
-
-
-def _valid(values: Values) -> Numbers:
-    memory = values.buffers()[0]
-    return np.ones(len(values), dtype=np.bool_) if memory is None else _flags(memory, values)
-
-
-def _flags(memory: pa.Buffer, values: Values) -> Numbers:
-    """The flags of an array from a buffer of single bits."""
-    bits = np.unpackbits(np.frombuffer(memory, dtype=np.uint8), bitorder="little")
-    return bits[values.offset : values.offset + len(values)].view(np.bool_)

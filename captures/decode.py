@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import arrow_type, fixed_column, list_column, variable_column
+from captures.columns import arrow_type, fixed_column, list_column, reordered, variable_column
 from captures.cursor import HINT_CORRUPT
 from captures.ringbuf import payload_sizes
 from schemas.errors import CorruptError
@@ -299,7 +299,7 @@ class Decoder:
             if each.is_dynamic or each.is_tail:
                 texts = pa.chunked_array(parts.texts.get(name, []), arrow_type(each))
                 texts = texts if in_parts else texts.combine_chunks()
-                columns[name] = texts if order is None else texts.take(pa.array(order))
+                columns[name] = texts if order is None else reordered(texts, order)
             else:
                 columns[name] = pa.chunked_array(
                     fixed_column(raw.view(np.uint8).reshape(-1, each.size), each, self._order)

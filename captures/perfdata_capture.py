@@ -227,7 +227,7 @@ class PerfCapture:
         decoder = Decoder({**wanted, **dict.fromkeys(always)}, order, at, spans)
         reader, stream = SampleReader(perf), RecordStream(perf)
         parts: list[Cpus] = []
-        first, last, seen = _NEVER, -1, np.empty(0, dtype=np.int32)
+        first, last, seen = _NEVER, -1, np.zeros(c.MAX_CPUS, dtype=np.bool_)
         for records in stream.blocks():
             found = reader.read(records)
             decoder.add_payloads(found.block, found.ids, found.start, found.size, found.ts_ns, found.cpu)
@@ -235,7 +235,7 @@ class PerfCapture:
             times = found.ts_ns[found.ids < 0]
             if len(times):
                 first, last = min(first, int(times.min())), max(last, int(times.max()))
-                seen = np.union1d(seen, found.cpu)
+                seen[found.cpu[found.cpu >= 0]] = True
         cpus = _joined(parts, np.dtype(np.int32))
         ts_ns = _joined(decoder.times, np.dtype(np.int64))
         decoder.times = [ts_ns]
@@ -246,7 +246,7 @@ class PerfCapture:
             counts=decoder.counts,
             first_ts_ns=first if last >= 0 else None,
             last_ts_ns=last if last >= 0 else None,
-            cpus=int((seen >= 0).sum()),
+            cpus=int(seen.sum()),
             losses=perfdata_quality.find_losses(lost, lost_samples, ts_ns, cpus),
             side=side,
             damage=stream.damage,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
 from replay.call_arguments import ARGUMENTS, said
 from replay.names import with_names
-from replay.order import in_order
+from replay.order import ordering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,27 +25,31 @@ SITE: Final = ("cause_event", "arguments", "pid", "comm", "stack")
 """Columns of a call site."""
 
 
-def calls_with_arguments(ev_syscall: pl.DataFrame) -> pl.DataFrame:
-    """Entries and returns of calls; a return has the place and the arguments of its entry.
+def calls(ev_syscall: pl.DataFrame) -> pl.DataFrame:
+    """Entries and returns of calls; a return belongs to the entry before it of the same task and call.
+
+    Args:
+        ev_syscall: Table ``ev_syscall``, in order of ``seq``.
 
     Returns:
-        ``pid``, ``seq``, ``name``, ``is_exit``, ``entered`` (place of the entry; null: before the capture),
-        ``arg0`` to ``arg5``. In order of ``seq``.
+        ``pid``, ``seq``, ``name``, ``is_exit``, ``entry`` (row of the entry; null: before the capture). Row
+        by row as ``ev_syscall``.
     """
-    same = [pl.col(name).shift(1) == pl.col(name) for name in ("pid", "name")]
-    before = same[0] & same[1] & ~pl.col("is_exit").shift(1)
-    paired = pl.col("is_exit") & before.fill_null(False)
-
-    def own(name: str) -> pl.Expr:
-        return pl.when(paired).then(pl.col(name).shift(1)).when(~pl.col("is_exit")).then(pl.col(name))
-
-    return (
-        in_order(ev_syscall, "pid", "seq")
-        .select(
-            "pid", "seq", "name", "is_exit", entered=own("seq"), **{name: own(name) for name in ARGUMENTS}
-        )
-        .sort("seq")
+    order = ordering(ev_syscall["pid"].to_numpy())
+    before = np.zeros(len(order), np.int64)
+    before[order[1:]] = order[:-1]
+    entry = pl.Series(before)
+    last = ev_syscall.select(pl.col("pid", "name", "is_exit").gather(entry))
+    same = (last["pid"] == ev_syscall["pid"]) & (last["name"] == ev_syscall["name"]) & ~last["is_exit"]
+    row = pl.int_range(pl.len(), dtype=pl.Int64)
+    return ev_syscall.select(
+        *("pid", "seq", "name", "is_exit"), entry=pl.when(~pl.col("is_exit")).then(row).when(same).then(entry)
     )
+
+
+def arguments(ev_syscall: pl.DataFrame, entry: pl.Series) -> pl.DataFrame:
+    """Place and arguments of the calls that were entered at some rows of ``ev_syscall``; null: null."""
+    return ev_syscall.select(pl.col("seq").alias("entered").gather(entry), pl.col(*ARGUMENTS).gather(entry))
 
 
 def _with_stacks(met: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -100,12 +105,11 @@ def sites(
         The rows of ``happened`` in order of ``seq``, with the columns ``SITE`` and ``call`` (place of the
         call's entry, of the fault, or of what happened).
     """
-    calls = calls_with_arguments(events["ev_syscall"])
     faults = events["ev_fault"].select("pid", "seq", fault="seq").sort("seq")
     met = (
         happened.sort("seq")
         .join_asof(
-            calls.rename({"seq": "last"}),
+            calls(events["ev_syscall"]).rename({"seq": "last"}),
             left_on="seq",
             right_on="last",
             by="pid",
@@ -114,6 +118,7 @@ def sites(
         )
         .join_asof(faults, on="seq", by="pid", check_sortedness=False)
     )
+    met = pl.concat([met, arguments(events["ev_syscall"], met["entry"])], how="horizontal")
     inside = ~pl.col("is_exit") | (pl.col("last") == pl.col("seq"))
     fault = pl.when(pl.col("fault") > pl.col("last")).then("fault")
     return (

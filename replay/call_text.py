@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from replay.call_arguments import ARGUMENTS, said
 
 _FIXED: Final = 2
+_DIGITS: Final = 16
 
 _ADDRESS_AND_LENGTH: Final = ("munmap", "mlock", "munlock")
 _AND_WORDS: Final = ("mprotect", "pkey_mprotect", "madvise", "mlock2", "mbind")
@@ -61,9 +63,10 @@ def call_text(asked: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.Series:
 
 def _hexadecimal(numbers: pl.Series) -> pl.Series:
     """``0x`` and the digits; null where the number is."""
-    big_endian = numbers.fill_null(0).to_numpy().astype(">u8").tobytes()
-    raw = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8), len(numbers), [None, pa.py_buffer(big_endian)])
-    digits = pl.Series(raw.cast(pa.binary())).bin.encode("hex").str.strip_chars_start("0")
+    every = numbers.fill_null(0).to_numpy().astype(">u8").tobytes().hex().encode()
+    ends = pa.py_buffer(np.arange(len(numbers) + 1, dtype=np.int64) * _DIGITS)
+    whole = pa.Array.from_buffers(pa.large_string(), len(numbers), [None, ends, pa.py_buffer(every)])
+    digits = pl.Series(whole).str.strip_chars_start("0")
     shown = pl.when(numbers.is_not_null()).then(
         pl.format("0x{}", pl.when(digits == "").then(pl.lit("0")).otherwise(digits))
     )

@@ -8,6 +8,7 @@ Over 400 lines because the options of nearly every command are here, in the orde
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -159,6 +160,8 @@ def analyze(
         options = replace(options, strategies=tuple(strategy))
     # What polars does here is short: more threads of it take a tenth more processor time, and no less time.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    # The process ends before many cycles have become garbage: looking for them as usual takes a twentieth.
+    gc.set_threshold(100_000)
 
     from replay import pipeline
 
@@ -168,7 +171,7 @@ def analyze(
     from reports import write_reports
 
     paths = write_reports(tables, folder, force=force, max_bytes=max_bytes)
-    emit(_render(tables, format_, paths.html))
+    emit(paths.text.read_text() if format_ is Format.text else _render(tables, format_))
     sys.stderr.write(f"wrote {printable(str(folder))}\n")
     cli_results.write_bundle(tables, bundle, max_bytes)
 
@@ -350,19 +353,15 @@ def schema(
     emit({**render, Format.json: describe.as_json}[format_](chosen))
 
 
-def _render(tables: Mapping[str, pa.Table], format_: Format, report: Path) -> str:
-    """The report of an analysis for stdout; as text it ends with the path of the HTML report."""
+def _render(tables: Mapping[str, pa.Table], format_: Format) -> str:
+    """The report of an analysis for stdout, but as text, which is in a file by then."""
     if format_ is Format.json:
         from reports.summary_json import json_summary
 
         return json_summary(tables)
-    if format_ is Format.md:
-        from reports.markdown import render_markdown
+    from reports.markdown import render_markdown
 
-        return render_markdown(tables)
-    from reports.text import render_text
-
-    return render_text(tables, report=report)
+    return render_markdown(tables)
 
 
 def _render_inspection(tables: Mapping[str, pa.Table], format_: Format) -> str:
@@ -403,6 +402,8 @@ def emit(text: str) -> None:
 def main() -> NoReturn:
     """Run the command line; the only place where an error becomes three lines and an exit code."""
     debug = "--debug" in sys.argv[1:]
+    # numpy's BLAS starts a thread a CPU, which spin and wait for products of matrices: there are none here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale without UTF-8 is no reason to fail

@@ -62,19 +62,18 @@ def roots(lives: pl.DataFrame) -> pl.DataFrame:
     trees = own.filter(pl.Series(begins)).select("number", "anon_vma", since="tree_age")
     tree = np.cumsum(begins) - 1
     since, anon_vma = trees["since"].to_numpy(), trees["anon_vma"].to_numpy()
-    _, vma = np.unique(vma_id, return_inverse=True)
-    oldest = _least(vma, tree, ordering(since))
-    root = _least(tree, oldest[vma], ordering(since, anon_vma))
+    oldest = _least(vma_id, tree, ordering(since))
+    root = _least(tree, oldest[vma_id], ordering(since, anon_vma))
     return trees.with_columns(root=pl.Series(anon_vma[root]), root_number=trees["number"].gather(root))[
         ordering(since)
     ]
 
 
 def _least(group: Int, tree: Int, order: Int) -> Int:
-    """Of the trees of each group (0, 1, 2, ...) the one that comes first in ``order``."""
+    """Of the trees of each group (a number) the one that comes first in ``order``; without any: the last."""
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    least = np.full(int(group.max(initial=-1)) + 1, len(order))
+    least = np.full(int(group.max(initial=-1)) + 1, len(order) - 1)
     np.minimum.at(least, group, rank[tree])
     found: Int = order[least]
     return found

@@ -139,9 +139,10 @@ class Mappings:
             events["ev_node_remove"].select("stable_node", pl.col("seq").alias("emptied")).sort("emptied")
         )
         self.births = heads.select("mm", created="born").sort("created")
-        removals = lives.filter(pl.col("died") < AFTER).select("mm", torn="died").sort("torn")
-        self.exits = exits(events, self.spaces).join_asof(
-            removals,
+        begun = exits(events, self.spaces)
+        removals = lives.filter(pl.col("died") < AFTER).select("mm", torn="died")
+        self.exits = begun.join_asof(
+            removals.join(begun, on="mm", how="semi").sort("torn"),
             left_on="leaving",
             right_on="torn",
             by="mm",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from replay.call_sites import calls_with_arguments
+from replay.call_sites import arguments, calls
 from replay.covers import NONE, Covers
 from replay.lifetimes import PAGE_SHIFT
 from replay.names import with_names
@@ -72,12 +72,10 @@ def origins(
 
 def _made(ev_syscall: pl.DataFrame, spaces: pl.DataFrame) -> pl.DataFrame:
     """What mmap() and mremap() put or left where: ``start``, ``end`` (pages), ``seq``, ``mm``, the call."""
-    done = (
-        calls_with_arguments(ev_syscall.filter(pl.col("name").is_in(["mmap", "mremap"])))
-        .filter(pl.col("is_exit") & pl.col("entered").is_not_null())
-        .join(ev_syscall.select("pid", "seq", "ts_ns", "ret"), on=["pid", "seq"])
-        .filter(pl.col("ret") >= 0)
-    )
+    asked = ev_syscall.filter(pl.col("name").is_in(["mmap", "mremap"]))
+    found = calls(asked).with_columns(asked["ts_ns", "ret"])
+    found = found.filter(pl.col("is_exit") & pl.col("entry").is_not_null() & (pl.col("ret") >= 0))
+    done = pl.concat([found, arguments(asked, found["entry"])], how="horizontal")
     done = mm_of(done, spaces).drop_nulls("mm").with_columns(to=pl.col("ret").cast(pl.UInt64))
     moves = pl.col("name") == "mremap"
     anonymous = ~moves & (pl.col("arg3") & _MAP_ANONYMOUS != 0)

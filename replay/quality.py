@@ -239,7 +239,7 @@ def _compat(exact: Exact, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     if calls.is_empty():
         return calls.select(mm="pid")
     low = exact.avc.group_by("mm").agg(top=pl.col("vm_end").max()).filter(pl.col("top") <= _4_GIB)
-    tasks = events["ev_avc"].select("mm", "pid").unique()
+    tasks = events["ev_avc"].select("mm", "pid").join(low, on="mm", how="semi").unique()
     callers = tasks.join(calls.select("pid").unique(), on="pid", how="semi")
     merged = exact.rmap_item.select("mm").unique()
     return low.select("mm").join(merged, on="mm", how="semi").join(callers, on="mm", how="anti")
