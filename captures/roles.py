@@ -214,7 +214,12 @@ ROLES: Final = (
         tracepoints=("sched:sched_process_fork",),
         constants={"kind": "fork"},
     ),
-    Role("ev_task", tracepoints=("sched:sched_process_exec",), constants={"kind": "exec"}),
+    Role(
+        "ev_task",
+        _same("old_pid"),
+        tracepoints=("sched:sched_process_exec",),
+        constants={"kind": "exec"},
+    ),
     Role("ev_task", _same("comm"), tracepoints=("sched:sched_process_exit",), constants={"kind": "exit"}),
     Role("ev_task", _same("child_pid"), tracepoints=("perf:fork",), constants={"kind": "fork"}),
     Role("ev_task", tracepoints=("perf:exec",), constants={"kind": "exec"}),

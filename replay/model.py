@@ -15,11 +15,13 @@ import numpy as np
 import polars as pl
 
 from replay.model_frames import frames, refusals
-from replay.model_ops import OP_FORK, OP_THREAD, OPERANDS, Operations, operations
+from replay.model_ops import OP_EXEC, OP_FORK, OP_THREAD, OPERANDS, Operations, operations
 from replay.model_rules import RULES
 from replay.model_run import run
 from replay.model_state import (
     BRK_BEFORE,
+    FAULT_OF_UNKNOWN,
+    FIXED_MMAP_FAILED,
     MAPS_DIFFER,
     MREMAP_OF_UNKNOWN,
     TARGET_NOT_FREE,
@@ -61,8 +63,11 @@ class Modelled:
             else than the model had; the snapshot is believed), ``maps_torn`` (snapshots left out: the process
             made a system call meanwhile), ``told_merges`` (whether a VMA that a snapshot told merges rests on
             what it does not tell), ``too_many_vmas`` (a call failed as there were too many VMAs; at which
-            one is not sure), ``calls_not_followed`` (calls of ``NOT_FOLLOWED`` that did what they were asked
-            for), ``calls_cut`` (entries of calls without their return, and the other way round).
+            one is not sure), ``fixed_mmap_failed`` (mmap() with MAP_FIXED failed over what is mapped; whether
+            before or after it split or unmapped that, nothing tells), ``fault_of_unknown`` (writes where the
+            model has no VMA, such as what exec mapped and no snapshot told), ``calls_not_followed`` (calls of
+            ``NOT_FOLLOWED`` that did what they were asked for), ``calls_cut`` (entries of
+            calls without their return, and the other way round).
     """
 
     lives: pl.DataFrame
@@ -92,6 +97,8 @@ def reconstruct(
         "maps_differ": int(state.count[MAPS_DIFFER]),
         "told_merges": int(state.count[TOLD_MERGES]),
         "too_many_vmas": int(state.count[TOO_MANY_VMAS]),
+        "fixed_mmap_failed": int(state.count[FIXED_MMAP_FAILED]),
+        "fault_of_unknown": int(state.count[FAULT_OF_UNKNOWN]),
         "calls_not_followed": events["ev_syscall"]
         .filter("is_exit", pl.col("name").is_in(NOT_FOLLOWED), pl.col("ret") >= 0)
         .height,
@@ -105,7 +112,7 @@ def reconstruct(
 
 def _pass(table: pl.DataFrame, rules: Rules, *, compiled: bool) -> State:
     """Run all operations."""
-    names_task = table["kind"].is_in((OP_FORK, OP_THREAD))
+    names_task = table["kind"].is_in((OP_FORK, OP_THREAD, OP_EXEC))
     pids = np.unique(np.concatenate((table["pid"].to_numpy(), table.filter(names_task)["a"].to_numpy())))
     task = np.searchsorted(pids, table["pid"].to_numpy())
     child = np.searchsorted(pids, table["a"].to_numpy()).clip(0, max(len(pids) - 1, 0))

@@ -82,6 +82,8 @@ def seen_births(operations: pl.DataFrame, questions: pl.DataFrame) -> pl.Series:
 
 def _take(spaces: dict[int, Ranges], pid: int, kind: int, a: int, b: int, c: int, d: int) -> None:
     """One operation."""
+    if kind == OP_EXEC:
+        spaces.pop(a, None)
     space = spaces.setdefault(pid, Ranges())
     if kind == OP_FORK:
         spaces[a] = space.copy()

@@ -10,6 +10,7 @@ from replay.model_rmap import anon_vma_prepare, post_update, pre_update, touch
 from replay.model_rules import (
     EACCES,
     ENOMEM,
+    EPERM,
     KSM_INCOMPATIBLE,
     MADV_DODUMP,
     MADV_KEEPONFORK,
@@ -35,7 +36,15 @@ from replay.model_rules import (
     VM_SHARED,
     VM_WRITE,
 )
-from replay.model_state import BRK_BEFORE, MAPS_DIFFER, MERGEABLE_FIRST, TOO_MANY_VMAS, State
+from replay.model_state import (
+    BRK_BEFORE,
+    FAULT_OF_UNKNOWN,
+    FIXED_MMAP_FAILED,
+    MAPS_DIFFER,
+    MERGEABLE_FIRST,
+    TOO_MANY_VMAS,
+    State,
+)
 from replay.model_vma import (
     clear_target,
     find_vma,
@@ -52,9 +61,12 @@ def fault(s: State, mm: int, page: int) -> None:
     """A write fault: the first one in a private VMA gives it an anon_vma."""
     vma = find_vma(s, mm, page)
     if vma < 0:
+        s.count[FAULT_OF_UNKNOWN] += 1
         return
     if page < s.vma[vma].start:
-        if s.vma[vma].flags & VM_GROWSDOWN:
+        if s.vma[vma].flags & VM_GROWSDOWN == 0:
+            s.count[FAULT_OF_UNKNOWN] += 1
+        else:
             anon_vma_prepare(s, vma)
             pre_update(s, vma)
             set_start(s, vma, page)
@@ -262,6 +274,23 @@ def mmap(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: 
     map_range(s, mm, start, end, flags, file, pgoff, False)
     if flags & VM_LOCKED:
         populate(s, mm, start, end)
+
+
+def failed_mmap(s: State, mm: int, start: int, end: int, error: int, is_private_anon: int) -> None:
+    """MAP_FIXED that failed: __mmap_region() gathers what is there before it knows whether it will succeed.
+
+    A sealed VMA stops it as it stops munmap(). Else nothing tells where it failed: before it split anything,
+    behind the splits at both ends (no memory), or behind the unmapping (a hook of the file).
+    """
+    vma = find_vma(s, mm, start)
+    sealed, overlaps = False, vma >= 0 and s.vma[vma].start < end
+    while vma >= 0 and s.vma[vma].start < end:
+        sealed = sealed or s.vma[vma].flags & VM_SEALED != 0
+        vma = s.vma[vma].next
+    if sealed and error == EPERM:
+        failed_munmap(s, mm, start)
+    elif overlaps and (error == ENOMEM or not is_private_anon):
+        s.count[FIXED_MMAP_FAILED] += 1
 
 
 def failed_munmap(s: State, mm: int, start: int) -> None:

@@ -42,9 +42,11 @@ def own_faults(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     Between the entry of execve() and the exec, the kernel writes to the new program's stack and data: these
     faults are left out.
     """
+    execs = events["ev_task"].filter(pl.col("kind") == "exec")
+    old = pl.coalesce("old_pid", "pid").alias("pid")
     rows = [
         events["ev_syscall"].select("pid", "seq", starts=pl.col("name").is_in(EXECS) & ~pl.col("is_exit")),
-        events["ev_task"].filter(pl.col("kind") == "exec").select("pid", "seq", starts=pl.lit(False)),
+        *(execs.select(who, "seq", starts=pl.lit(False)) for who in (pl.col("pid"), old)),
     ]
     before = pl.concat(rows).sort("seq")
     return (

@@ -6,8 +6,10 @@ is left out, and so is what does not change a VMA. Operands ``a`` to ``e`` by ki
 =========== ===============================================================================================
 FORK        the child's task
 THREAD      the child's task: it shares the address space
+EXEC        the task that it was before: a thread that takes its leader's place
 FAULT       page; a write
 MMAP        start, end, vm_flags, file (0: none), vm_pgoff; MMAP_POPULATE: and its pages are written to
+FAILED_MMAP start, end, error number, 1 if private and anonymous; MAP_FIXED
 MUNMAP      start, end; FAILED_MUNMAP: start
 BRK         page above the break, 1 if the call moved it
 MPROTECT    start, end, vm_flags of the protection, 1 if PROT_GROWSDOWN, error number
@@ -64,7 +66,8 @@ if TYPE_CHECKING:
     OP_TELL,
     OP_TELL_GAP,
     OP_FAILED_MUNMAP,
-) = range(24)
+    OP_FAILED_MMAP,
+) = range(25)
 
 OPERANDS: Final = ("a", "b", "c", "d", "e")
 PAGE: Final = 1 << k.PAGE_SHIFT
@@ -182,10 +185,10 @@ def _births(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], dic
 
 
 def _tasks(ev_task: pl.DataFrame) -> list[pl.DataFrame]:
-    ends = {"exec": (OP_EXEC, "execve"), "exit": (OP_EXIT, "exit")}
+    execs, exits = (ev_task.filter(pl.col("kind") == event) for event in ("exec", "exit"))
     return [
-        _rows(ev_task.filter(pl.col("kind") == event), kind, cause=pl.lit(cause))
-        for event, (kind, cause) in ends.items()
+        _rows(execs, OP_EXEC, pl.coalesce("old_pid", "pid"), cause=pl.lit("execve")),
+        _rows(exits, OP_EXIT, cause=pl.lit("exit")),
     ]
 
 
@@ -237,8 +240,22 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
             pl.col("flags") | charged,
             pl.col("file"),
             pl.col("pgoff"),
-        )
+        ),
+        _failed_mmap(rows.filter(pl.col("ret") < 0)),
     ]
+
+
+def _failed_mmap(rows: pl.DataFrame) -> pl.DataFrame:
+    """MAP_FIXED that may have got as far as what is mapped there."""
+    place = k.MAP_FIXED | k.MAP_FIXED_NOREPLACE
+    late = ~pl.col("ret").is_in([-error for error in k.MMAP_FAILS_EARLY])
+    tried = rows.filter(
+        late & (pl.col("arg3") & place == k.MAP_FIXED) & (pl.col("arg0") % PAGE == 0) & (pl.col("arg1") > 0)
+    )
+    kind = k.MAP_ANONYMOUS | k.MAP_HUGETLB | k.MAP_SHARED
+    is_private_anon = pl.col("arg3") & kind == k.MAP_ANONYMOUS
+    end = _page("arg0") + _pages("arg1")
+    return _rows(tried, OP_FAILED_MMAP, _page("arg0"), end, -pl.col("ret"), is_private_anon)
 
 
 def _munmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:

@@ -110,6 +110,7 @@ MAP_LOCKED: Final = 0x2000
 MAP_NORESERVE: Final = 0x4000
 MAP_POPULATE: Final = 0x8000
 MAP_NONBLOCK: Final = 0x10000
+MAP_FIXED_NOREPLACE: Final = 0x100000
 MAP_STACK: Final = 0x20000
 MAP_HUGETLB: Final = 0x40000
 MREMAP_FIXED: Final = 2
@@ -128,7 +129,14 @@ EFAULT: Final = 14
 EIO: Final = 5
 EPERM: Final = 1
 EINVAL: Final = 22
+EBADF: Final = 9
+EINTR: Final = 4
+ETXTBSY: Final = 26
+EOVERFLOW: Final = 75
 ENOMEM: Final = 12
+
+MMAP_FAILS_EARLY: Final = (EBADF, EINTR, ETXTBSY, EOVERFLOW)
+"""Errors that mmap() gives before it looks at what is mapped, and no file's hook gives later."""
 
 MADV_POPULATE_READ: Final = 22
 MADV_POPULATE_WRITE: Final = 23

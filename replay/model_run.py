@@ -8,6 +8,7 @@ from __future__ import annotations
 from replay.model_ahead import MANY, look_ahead
 from replay.model_calls import (
     brk,
+    failed_mmap,
     failed_munmap,
     fault,
     guard_install,
@@ -29,6 +30,7 @@ from replay.model_ops import (
     OP_BRK,
     OP_EXEC,
     OP_EXIT,
+    OP_FAILED_MMAP,
     OP_FAILED_MREMAP_TO,
     OP_FAILED_MUNMAP,
     OP_FAULT,
@@ -83,7 +85,7 @@ def run(s: State, first: int, ops: Operations) -> int:
     """
     op = first
     while op < len(ops.kind):
-        space = s.task[ops.task[op]].space
+        space = s.task[ops.a[op] if ops.kind[op] == OP_EXEC else ops.task[op]].space
         depth = s.space[space].depth if space >= 0 else 0
         if not has_room(s, reach(s, ops, op, space), depth + 2):
             break
@@ -159,7 +161,7 @@ def step(s: State, ops: Operations, op: int) -> None:
         fork(s, task, a)
         return
     if kind == OP_EXEC:
-        execve(s, task)
+        execve(s, task, a)
         return
     mm = space_of(s, task)
     if kind == OP_FAULT:
@@ -189,6 +191,8 @@ def step(s: State, ops: Operations, op: int) -> None:
         grow_in_place(s, mm, a, b)
     elif kind == OP_GUARD:
         guard_install(s, mm, a, b)
+    elif kind == OP_FAILED_MMAP:
+        failed_mmap(s, mm, a, b, c, d)
     elif kind == OP_FAILED_MUNMAP:
         failed_munmap(s, mm, a)
     elif kind == OP_TELL:

@@ -98,11 +98,17 @@ def fork(s: State, task: int, child_task: int) -> None:
     dup_mmap(s, child, parent)
 
 
-def execve(s: State, task: int) -> None:
-    """exec_mmap(): a new address space, which nobody tells of."""
-    old = space_of(s, task)
+def execve(s: State, task: int, old_task: int) -> None:
+    """exec_mmap(): a new address space, which nobody tells of.
+
+    ``old_task``: a thread that takes the place of its leader (de_thread()).
+    """
+    old = space_of(s, old_task)
     merge_any = s.space[old].merge_any
     mmput(s, old)
+    s.task[old_task].space = -1
+    if s.task[task].space >= 0:
+        mmput(s, s.task[task].space)
     new = new_space(s)
     s.space[new].merge_any = merge_any
     s.task[task].space = new

@@ -66,8 +66,10 @@ NO_KEY: Final = (1 << 63) - 1
     LIVES_ENDED,
     VERSIONS_ENDED,
     LOOKS_AHEAD,
+    FIXED_MMAP_FAILED,
+    FAULT_OF_UNKNOWN,
     NEEDED,
-) = range(35)
+) = range(37)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)

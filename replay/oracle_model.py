@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 _PAGE = 1 << k.PAGE_SHIFT
+MAX_PAGE = 1 << 44
 _NOT_FOLLOWED = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
 
 
@@ -179,9 +180,14 @@ class OracleModel(MremapCalls):
             self._clone(row)
         elif row["kind"] == "exec":
             self._cause = "execve"
-            self._calls.pop(row["pid"], None)
-            old = self._mm_of(row["pid"])
+            before = row["old_pid"] if row["old_pid"] is not None else row["pid"]
+            for task in (before, row["pid"]):
+                self._calls.pop(task, None)
+            old = self._mm_of(before)
             self._mmput(old)
+            del self._task_mm[before]
+            if row["pid"] in self._task_mm:
+                self._mmput(self._task_mm[row["pid"]])
             self._task_mm[row["pid"]] = Mm(merge_any=old.merge_any)
         elif row["kind"] == "exit":
             self._mmput(self._mm_of(row["pid"]))
@@ -243,8 +249,12 @@ class OracleModel(MremapCalls):
         mm, page = self._mm_of(row["pid"]), row["address"] >> k.PAGE_SHIFT
         vma = mm.find(page)
         if vma is None or page < vma.start:
-            if vma is not None and vma.flags & k.VM_GROWSDOWN and row["error_code"] & k.PF_WRITE:
+            if not row["error_code"] & k.PF_WRITE:
+                return
+            if vma is not None and vma.flags & k.VM_GROWSDOWN:
                 self._expand_downwards(vma, page)
+            else:
+                self.doubts["fault_of_unknown"] += page <= MAX_PAGE
             return
         if row["error_code"] & k.PF_WRITE and vma.flags & k.VM_WRITE and not vma.flags & k.VM_SHARED:
             self.areas.anon_vma_prepare(vma)
@@ -275,6 +285,8 @@ class OracleModel(MremapCalls):
 
     def _sys_mmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
         _, length, prot, flags, fd, offset = arguments
+        if -4096 < ret < 0 and length:
+            self._failed_mmap(mm, arguments, -ret)
         if -4096 < ret < 0 or not length:
             return
         start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + pages_of(length)
@@ -286,6 +298,26 @@ class OracleModel(MremapCalls):
         )
         if vm_flags & k.VM_LOCKED or flags & (k.MAP_POPULATE | k.MAP_NONBLOCK) == k.MAP_POPULATE:
             self._populate(mm, start, end)
+
+    def _failed_mmap(self, mm: Mm, arguments: list[int], error: int) -> None:
+        """__mmap_region() to where it failed, if that is known."""
+        addr, length, _, flags, *_ = arguments
+        if not flags & k.MAP_FIXED or flags & k.MAP_FIXED_NOREPLACE or addr % _PAGE:
+            return
+        start, end = addr // _PAGE, addr // _PAGE + pages_of(length)
+        there = [vma for vma in mm.vmas if vma.end > start and vma.start < end]
+        if error == k.EPERM and any(vma.flags & k.VM_SEALED for vma in there):
+            self._split_at(mm, start)
+            return
+        has_hook = not flags & k.MAP_ANONYMOUS or bool(flags & (k.MAP_SHARED | k.MAP_HUGETLB))
+        is_late = error == k.ENOMEM or (has_hook and error not in k.MMAP_FAILS_EARLY)
+        self.doubts["fixed_mmap_failed"] += bool(there) and is_late
+
+    def _split_at(self, mm: Mm, start: int) -> None:
+        """vms_gather_munmap_vmas() of a range with a sealed VMA in it."""
+        vma = mm.lookup(start)
+        if vma is not None and vma.start < start and not vma.flags & k.VM_SEALED:
+            self.areas.split_vma(vma, start, new_below=True)
 
     def _mapped(self, mm: Mm, prot: int, flags: int, fd: int) -> tuple[int, int]:
         """do_mmap(): the file (0: none; a negative number of its own for shared memory) and vm_flags."""
@@ -338,9 +370,8 @@ class OracleModel(MremapCalls):
         if ret == 0:
             self.areas.munmap(mm, start, start + pages_of(arguments[1]))
             return
-        vma = mm.lookup(start) if ret == -k.EPERM else None
-        if vma is not None and vma.start < start and not vma.flags & k.VM_SEALED:
-            self.areas.split_vma(vma, start, new_below=True)
+        if ret == -k.EPERM:
+            self._split_at(mm, start)
 
     def _sys_brk(self, mm: Mm, arguments: list[int], ret: int) -> None:
         old, mm.brk = mm.brk, ret

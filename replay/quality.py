@@ -46,6 +46,8 @@ DOUBTS: Final = {
     "mremap_of_unknown": "a VMA was moved or grown of whose creation the model does not know",
     "target_not_free": "the kernel put something where the model still had a VMA",
     "too_many_vmas": "a call failed as there were too many VMAs; at which one is not sure",
+    "fixed_mmap_failed": "mmap with MAP_FIXED failed over what is mapped; what it had undone is not known",
+    "fault_of_unknown": "writes where the model has no VMA, such as what exec mapped and no snapshot told",
     "calls_not_followed": "a call did what the model does not follow (process_madvise, shmat and their kind)",
     "calls_cut": "a call had no return, or a return no call, in the capture: what it did is not known",
     "maps_differ": "a snapshot of the maps showed something else than the model had, and was believed",

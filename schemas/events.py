@@ -108,6 +108,12 @@ EV_TASK: Final = event_table(
         unit="CLONE_* bits",
     ),
     text("comm", "Name of the task that the event is about.", "comm, child_comm", null=NOT_RECORDED),
+    int32(
+        "old_pid",
+        "Thread id that the task had before exec; a thread that is not the leader takes the leader's.",
+        "sched_process_exec.old_pid",
+        null="another kind than exec, or not recorded",
+    ),
 )
 
 EV_EXIT_MMAP: Final = event_table(

@@ -63,9 +63,9 @@ class History:
         kind = "fork" if flags is None else "newtask"
         self._event("ev_task", pid, kind=kind, child_pid=child, clone_flags=flags)
 
-    def task(self, pid: int, kind: str) -> None:
+    def task(self, pid: int, kind: str, old_pid: int | None = None) -> None:
         """exec or exit."""
-        self._event("ev_task", pid, kind=kind)
+        self._event("ev_task", pid, kind=kind, old_pid=old_pid)
 
     def snapshot(self, pid: int, lines: list[dict[str, Any]], *, whole: bool = True) -> None:
         """Lines of /proc/PID/maps, at a place of their own; without more, of private memory."""
@@ -101,7 +101,8 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
     def mmap() -> None:
         start, size = draw(page), draw(length)
         arguments = (start, size, draw(prot), draw(flags), 3, draw(st.integers(0, 3)) * PAGE)
-        history.call(draw(pid), "mmap", arguments, draw(st.sampled_from((start, start, start, -12))))
+        ret = draw(st.sampled_from((start, start, start, -12, -1, -22, -9)))
+        history.call(draw(pid), "mmap", arguments, ret)
 
     def munmap() -> None:
         history.call(draw(pid), "munmap", (draw(page), draw(length)), draw(st.sampled_from((0, 0, -22, -1))))
@@ -155,7 +156,8 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
             history.fork(parent, child, given)
 
     def task() -> None:
-        history.task(draw(pid), draw(st.sampled_from(("exec", "exit"))))
+        kind = draw(st.sampled_from(("exec", "exit")))
+        history.task(draw(pid), kind, draw(st.sampled_from((None, *PIDS))) if kind == "exec" else None)
 
     def mseal() -> None:
         history.call(draw(pid), "mseal", (draw(page), draw(length), 0), draw(st.sampled_from((0, 0, -12))))

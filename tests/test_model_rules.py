@@ -199,6 +199,66 @@ def test_a_failed_munmap_of_sealed_memory_leaves_a_split(history: History, rules
     assert ranges(model(history, rules)) == [(0, 2), (2, 4), (4, 8)]
 
 
+@pytest.mark.parametrize(
+    ("flags", "error", "first", "doubts"),
+    [
+        (0x32, 12, 1, 1),  # no memory: before the splits at both ends, or behind them
+        (0x32, 22, 1, 0),
+        (0x32, 1, 1, 0),
+        (0x12, 22, 1, 1),  # the hook of the file may have said so, behind the unmapping
+        (0x12, 9, 1, 0),
+        (0x32, 12, 4, 0),  # nothing is mapped there
+        (0x22, 12, 1, 0),
+        (0x100032, 12, 1, 0),
+    ],
+)
+def test_mmap_over_something_fails(
+    history: History, rules: str, flags: int, error: int, first: int, doubts: int
+) -> None:
+    mapped(history, 0, 4)
+    history.call(P, "mmap", (page(first), 2 * PAGE, 3, flags, 3, 0), -error)
+    found = model(history, rules)
+    assert ranges(found) == [(0, 4)]
+    assert found.doubts.get("fixed_mmap_failed", 0) == doubts
+
+
+def test_a_failed_mmap_over_sealed_memory_leaves_a_split(history: History, rules: str) -> None:
+    mapped(history, 0, 4)
+    mapped(history, 4, 8, prot=1)
+    history.call(P, "mseal", (page(4), 4 * PAGE, 0))
+    history.call(P, "mmap", (page(2), 4 * PAGE, 3, 0x32, 3, 0), -1)
+    found = model(history, rules)
+    assert (ranges(found), found.doubts) == ([(0, 2), (2, 4), (4, 8)], {})
+
+
+def test_a_thread_that_execs_takes_its_leaders_place(history: History, rules: str) -> None:
+    """de_thread(): the leader is gone by then; what the threads shared goes with the old address space."""
+    thread = P + 1
+    mapped(history, 0, 4)
+    history.call(P, "prctl", (67, 1))
+    history.fork(P, thread, 0x100)
+    history.enter(thread, "execve", (page(0),))
+    history.task(P, "exit")
+    history.task(P, "exec", thread)
+    execed = history.seq - 1
+    history.leave(P, "execve", 0)
+    mapped(history, 1, 2)
+    history.fault(thread, page(1))
+    found = model(history, rules)
+    assert found.versions.filter(mm=1)["died_seq"].to_list()[-1] == execed
+    assert [(row["vm_start"], row["vm_flags"] >> 31 & 1) for row in alive(found, 2)] == [(page(1), 1)]
+    assert found.doubts == {"fault_of_unknown": 1}  # a thread id used again: another process
+
+
+def test_writes_to_what_exec_mapped_are_counted(history: History, rules: str) -> None:
+    mapped(history, 0, 1)
+    history.task(P, "exec")
+    history.fault(P, page(0))
+    history.fault(P, page(0), write=False)
+    found = model(history, rules)
+    assert (found.lives.height, found.doubts) == (0, {"fault_of_unknown": 1})
+
+
 def test_mseal_splits(history: History, rules: str) -> None:
     mapped(history, 0, 8)
     history.call(P, "mseal", (page(2), 2 * PAGE, 0))
