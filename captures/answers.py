@@ -140,7 +140,7 @@ def _answer(question: Question, holdings: Holdings, given: Mapping[str, Answer])
     if question.modelled and holdings.tells_migrations():
         return Answer(question, "modelled", question.modelled, lacking)
     if unmet:
-        return Answer(question, "not", _unmet_reason(unmet, holdings), lacking)
+        return Answer(question, "not", _unmet_reason(question, unmet, holdings), lacking)
     if worst is not None and worst.grade in ("not", "modelled"):
         return Answer(question, "not", f"There is no answer to: {worst.question.name}.", lacking)
     reasons = [] if question.assumes is None else [question.assumes]
@@ -154,9 +154,10 @@ def _answer(question: Question, holdings: Holdings, given: Mapping[str, Answer])
     return Answer(question, "exact", question.exact, lacking)
 
 
-def _unmet_reason(unmet: list[Need], holdings: Holdings) -> str:
+def _unmet_reason(question: Question, unmet: list[Need], holdings: Holdings) -> str:
     if any(not holdings.is_known(need) for need in unmet):
-        return "It is not recorded."
+        how = "" if question.option is None else f" `replay record {question.option}` records it."
+        return f"It is not recorded.{how}"
     return f"Recorded, but never happened: {', '.join(dict.fromkeys(need.label for need in unmet))}."
 
 

@@ -56,6 +56,7 @@ class Question:
         assumes: What is assumed whatever the capture holds, as a sentence; None: nothing.
         modelled: What stock events answer without probes (``OF_MIGRATIONS``), as a sentence; None: nothing.
         is_check: Only for checking replay itself: nobody else has to record it.
+        option: Option of ``replay record`` that records it, where the usual recipes do not; None: they do.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Question:
     assumes: str | None = None
     modelled: str | None = None
     is_check: bool = False
+    option: str | None = None
 
 
 _ENTRY: Final = {"is_return": False}
@@ -93,6 +95,13 @@ _STALE: Final = "An rmap_item counts as listed even after ksmd took it off its s
 _INFERRED: Final = "Which pages a walk found mapped is inferred from merges, forks, faults and system calls."
 _UNSEEN: Final = "Pages that were copied or unmapped in the meantime count as mapped."
 
+_TREES: Final = (
+    Need("ksmprobe:avc_insert", "ev_avc", {"is_insert": True}),
+    Need("ksmprobe:avc_remove", "ev_avc", {"is_insert": False}),
+    Need("ksmprobe:avc_insert", "ev_avc", {"is_insert": True}, "anon_pgoff", kernel="7.3"),
+)
+_OLDER: Final = "Which trees are older than the capture is not known: relatives stay unknown."
+
 QUESTIONS: Final = (
     Question(
         "walks",
@@ -107,9 +116,7 @@ QUESTIONS: Final = (
         exact="Every change of the anon_vma trees and of the stable tree is recorded.",
         ways=(
             (
-                Need("ksmprobe:avc_insert", "ev_avc", {"is_insert": True}),
-                Need("ksmprobe:avc_remove", "ev_avc", {"is_insert": False}),
-                Need("ksmprobe:avc_insert", "ev_avc", {"is_insert": True}, "anon_pgoff", kernel="7.3"),
+                *_TREES,
                 Need("ksmprobe:stable_tree_append", "ev_append"),
                 WALK,
                 _WALK_RETURN,
@@ -210,6 +217,30 @@ QUESTIONS: Final = (
             ),
         ),
         basis=("iterations",),
+    ),
+    Question(
+        "relatives",
+        "how many relatives each walk over an ordinary anonymous page visits, and how many map it",
+        exact="Every such walk and every change of the trees is recorded; trees older than the capture stay "
+        "unknown.",
+        ways=(
+            (
+                Need("ksmprobe:rmap_walk_anon", "ev_anon_walk", _ENTRY, occurs=True),
+                Need("ksmprobe:rmap_walk_anon_ret", "ev_anon_walk", _RETURN, occurs=True),
+                *_TREES,
+            ),
+        ),
+        helps=(
+            Need("syscalls:sys_enter_*", "ev_syscall", {"is_exit": False}, without=_OLDER),
+            Need("syscalls:sys_exit_*", "ev_syscall", {"is_exit": True}, without=_OLDER),
+            Need(
+                "migrate:remove_migration_pte",
+                "ev_migration_pte",
+                {"is_set": False},
+                without="How many map a page that comes back from migration is not known.",
+            ),
+        ),
+        option="--anon",
     ),
 )
 """Every question; one comes after those that it rests on."""

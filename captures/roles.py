@@ -96,6 +96,11 @@ _WALK: Final = {
     "mapcount": From(("mapcount", "_mapcount"), "plus_one"),
     "comm": From(("comm",)),
 }
+_ANON_WALK: Final = {
+    **{name: _WALK[name] for name in ("folio", "rmap_one", "try_lock", "mapcount", "comm")},
+    "anon_vma": From(("mapping",), "node"),
+    **_same("index", "flags", "flags_1"),
+}
 _PTE: Final = {"address": From(("addr", "address")), **_same("pte", "order")}
 _FAULT: Final = _same("address", "error_code")
 
@@ -162,6 +167,15 @@ ROLES: Final = (
         {"comm": From(("comm",))},
         functions=("rmap_walk_ksm",),
         aliases=("rmap_walk_ksm_ret", "walkx"),
+        is_return=True,
+        constants={"is_return": True},
+    ),
+    Role("ev_anon_walk", _ANON_WALK, functions=("rmap_walk_anon",), constants={"is_return": False}),
+    Role(
+        "ev_anon_walk",
+        {"comm": From(("comm",))},
+        functions=("rmap_walk_anon",),
+        aliases=("rmap_walk_anon_ret",),
         is_return=True,
         constants={"is_return": True},
     ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replay.record_options import Profile, RecordOptions, Tool
-from schemas.errors import printable
+from schemas.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from replay.record import Recording
@@ -26,6 +26,7 @@ class Scenario(StrEnum):
     FILE = "file"
     STACK = "stack"
     RANDOM = "random"
+    FAMILY = "family"
 
 
 def record(
@@ -64,6 +65,14 @@ def record(
     clean: Annotated[
         bool, typer.Option("--clean", help="Only remove the probes that a killed recording left.")
     ] = False,
+    anon: Annotated[
+        bool,
+        typer.Option(
+            "--anon",
+            help="Also walks over ordinary anonymous pages: each page that is migrated, reclaimed or "
+            "looked at makes some, so they are many.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing capture.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -86,8 +95,15 @@ def record(
         buffer,
         btf,
         force,
+        anon,
         tuple(command or ()),
     )
+    if anon and events is Profile.stock:
+        raise UsageError(
+            "--anon takes probes, and --events stock has none",
+            where="replay record --anon --events stock",
+            hint="record with --events exact",
+        )
     if clean:
         recording.clean_up()
     elif print_:

@@ -98,9 +98,10 @@ def _answer(answer: Answer) -> dict[str, Any]:
 def _recordings(holdings: Holdings, given: Iterable[Answer]) -> Iterable[dict[str, Any]]:
     """Rows of table ``recording``: what makes answers exact; once they are, what checks the replay itself.
 
-    After losses the buffers are larger.
+    What takes an option of ``replay record`` is not among it: the answer names the option. After losses the
+    buffers are larger.
     """
-    lacking = [each for each in given if each.lacking]
+    lacking = [each for each in given if each.lacking and each.question.option is None]
     if not lacking and not holdings.has_losses:
         return
     is_complete = all(each.question.is_check for each in lacking) and not holdings.has_losses

@@ -51,7 +51,7 @@ def observed(
     """
     counted = _by_the_kernel(events["ev_obs_loop"], walks)
     if counted.is_empty():
-        counted = _by_iterator(events, walks)
+        counted = by_iterator(events, walks)
     loop = (
         counted.join(walks.select("walk_id", "stable_node"), on="walk_id", how="left", maintain_order="left")
         .with_columns(strategy=pl.lit(NAME), predicted_ns=pl.lit(None, pl.Int64), **unbounded("iterations"))
@@ -120,10 +120,11 @@ def _by_the_kernel(ev_obs_loop: pl.DataFrame, walks: pl.DataFrame) -> pl.DataFra
     )
 
 
-def _by_iterator(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> pl.DataFrame:
+def by_iterator(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> pl.DataFrame:
     """Loops from the iterator's probes; what they do not tell (item, mm, skips) is null.
 
-    A loop runs from its iter_first() to the next one of its walk, or to the walk's end.
+    The walks may be those of rmap_walk_anon() too, each of one loop. A loop runs from its iter_first() to the
+    next one of its walk, or to the walk's end.
     """
     first, one = events["ev_obs_first"], events["ev_obs_one"]
     calls = first.filter(~pl.col("is_return"))

@@ -37,7 +37,7 @@ def replay(events: Mapping[str, pa.Table | Rows], strategies: Sequence[str] = ST
         Order: avc and rmap_item by birth, vma by vma_id, the others by walk, strategy and place in the walk.
     """
     state, ordered = read(events)
-    vma = _vma(state.intervals)
+    vma = vma_versions(state.intervals)
     walks = Walks(state, Spaces(state.intervals, state.items, ordered))
     tables: dict[str, Rows] = {
         "avc": [_avc(each) for each in state.intervals],
@@ -109,9 +109,9 @@ def under(
     return loops, [(page, *missed[page]) for page in sorted(missed)]
 
 
-def _vma(intervals: list[Interval]) -> Rows:
+def vma_versions(intervals: list[Interval]) -> Rows:
     """Versions of VMAs: each a time in which the VMA is on some tree. Numbers the intervals' versions."""
-    tree_age = _tree_ages(intervals)
+    tree_age = tree_ages(intervals)
     of_vma: dict[int, list[Interval]] = defaultdict(list)
     for each in intervals:
         of_vma[each.vma].append(each)
@@ -133,7 +133,7 @@ def _vma(intervals: list[Interval]) -> Rows:
     return rows
 
 
-def _tree_ages(intervals: list[Interval]) -> dict[Interval, int]:
+def tree_ages(intervals: list[Interval]) -> dict[Interval, int]:
     """When the anon_vma of each interval began: it is freed with its last one, and its memory used again."""
     ages: dict[Interval, int] = {}
     on_tree: dict[int, list[Interval]] = defaultdict(list)

@@ -13,7 +13,7 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from captures.maps import known_maps
 from captures.matching import find_roles
-from replay import __version__
+from replay import __version__, anon_walks
 from replay.callers import named
 from replay.causes import missed_because
 from replay.chosen import chosen
@@ -176,6 +176,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "avc": exact.avc,
         "vma": exact.vma,
     }
+    if not events["ev_anon_walk"].is_empty():
+        walked = anon_walks.anon_walks(events, exact.avc, exact.vma, gaps, comms)
+        frames |= {"anon_walk": walked, "anon_summary": anon_walks.summary(walked)}
     if rebuilt.agrees is not None:
         frames["agreement"] = rebuilt.agrees.table()
     if rebuilt.other is not None:

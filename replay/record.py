@@ -63,8 +63,8 @@ def portable_script(options: RecordOptions) -> str:
     if options.profile is Profile.stock:
         return script(options, {})
     if options.btf is not None:
-        return script(options, _adapted(options.profile, Syntax(names=False, kprobes=True), options.btf))
-    return script(options, {kernel: definitions(options.profile, kernel) for kernel in reversed(KERNELS)})
+        return script(options, _adapted(options, Syntax(names=False, kprobes=True), options.btf))
+    return script(options, _by_name(options))
 
 
 def record(options: RecordOptions, tracefs: Path = TRACEFS) -> Recording:
@@ -105,11 +105,16 @@ def _probes_here(options: RecordOptions, tracefs: Path) -> dict[str, list[Defini
     except OSError:
         syntax = MODERN  # no tracefs, or no permission: the script says which, and what to do
     if syntax == MODERN and options.btf is None:
-        return {kernel: definitions(options.profile, kernel) for kernel in reversed(KERNELS)}
-    return _adapted(options.profile, syntax, options.btf or BTF)
+        return _by_name(options)
+    return _adapted(options, syntax, options.btf or BTF)
 
 
-def _adapted(profile: Profile, syntax: Syntax, path: Path) -> dict[str, list[Definition]]:
+def _by_name(options: RecordOptions) -> dict[str, list[Definition]]:
+    """The probes for whichever kernel it turns out to be, with arguments by name."""
+    return {kernel: definitions(options.profile, kernel, anon=options.anon) for kernel in reversed(KERNELS)}
+
+
+def _adapted(options: RecordOptions, syntax: Syntax, path: Path) -> dict[str, list[Definition]]:
     """The probes of the profile for the one kernel that the BTF is of."""
     try:
         btf = Btf(path.read_bytes(), path)
@@ -120,7 +125,7 @@ def _adapted(profile: Profile, syntax: Syntax, path: Path) -> dict[str, list[Def
             hint="give --btf FILE (made by pahole --btf_encode_detached), or record with --events stock",
         ) from error
     kernel = kernel_of(btf)
-    adapted = (adapt(each, syntax, btf) for each in definitions(profile, kernel))
+    adapted = (adapt(each, syntax, btf) for each in definitions(options.profile, kernel, anon=options.anon))
     return {kernel: [each for each in adapted if each is not None]}
 
 

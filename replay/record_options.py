@@ -38,6 +38,7 @@ class RecordOptions:
         buffer_mib: Buffer of each CPU.
         btf: The kernel's BTF, for one that takes no arguments by name; None: that of the running kernel.
         force: Whether an existing capture is replaced.
+        anon: Whether walks over ordinary anonymous pages are recorded too; not with ``stock``.
         command: What runs meanwhile; empty: nothing.
     """
 
@@ -48,4 +49,5 @@ class RecordOptions:
     buffer_mib: int = 64
     btf: Path | None = None
     force: bool = False
+    anon: bool = False
     command: tuple[str, ...] = ()

@@ -80,15 +80,16 @@ class Definition:
     text: str
 
 
-def definitions(profile: Profile, kernel: str) -> list[Definition]:
+def definitions(profile: Profile, kernel: str, *, anon: bool = False) -> list[Definition]:
     """The probes of a profile as the recipes have them.
 
     Args:
         profile: How much is recorded.
         kernel: One of ``captures.recipes.KERNELS``.
+        anon: Whether those of walks over ordinary anonymous pages are among them.
     """
     found = []
-    for recipe in _RECIPES[profile]:
+    for recipe in (*_RECIPES[profile], *(("anon",) if anon else ())):
         lines = recipe_path(recipe, kernel).read_text(encoding="utf-8").splitlines()
         for line in lines:
             match = _DEFINITION.fullmatch(line)

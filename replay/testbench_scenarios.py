@@ -148,7 +148,32 @@ def random(bench: Bench) -> None:
     bench.walk("merged-again", own)
 
 
-SCENARIOS: Final = {each.__name__: each for each in (split, fork, mremap, holes, file, stack, random)}
+def family(bench: Bench) -> None:
+    """Ordinary pages, nothing merged: forks that wrote some of them are relatives that map them no more."""
+    pages = bench.options.pages
+    address = mm.map_anonymous(pages)
+    mm.advise(address, pages, mm.MADV_NOHUGEPAGE)
+    mm.fill(address, pages, 0x5A)
+    left = _each(address, pages)
+    bench.walk("alone", left)
+
+    def child(hold: Callable[[], None]) -> None:
+        mm.fill(address, pages // 2, 0xA5)
+        with _child(grandchild):
+            hold()
+
+    def grandchild(hold: Callable[[], None]) -> None:
+        mm.fill(address, pages // 4, 0x3C)
+        hold()
+
+    with _child(child), _child(child):
+        bench.walk("written", left)
+        mm.fill(address, pages // 8, 0x11)
+        bench.walk("written-again", left)
+    bench.walk("alone-again", left)
+
+
+SCENARIOS: Final = {each.__name__: each for each in (split, fork, mremap, holes, file, stack, random, family)}
 """Every scenario by the name that the command line takes."""
 
 

@@ -137,6 +137,7 @@ class Facts:
         costs: Table ``iteration_cost``.
         lost: Table ``lost``; empty: nobody waited.
         families: Table ``family``; empty: no fork made one grow.
+        anon: Table ``anon_summary``; empty: no walk over an ordinary anonymous page was recorded.
         sharing: Table ``sharing``; empty: nobody asked for a limit.
         other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
         agreement: Table ``agreement``; empty: nobody asked, or there was nothing to compare.
@@ -161,6 +162,7 @@ class Facts:
     lost: Sequence[Mapping[str, Any]]
     families: Sequence[Mapping[str, Any]]
     nodes: Sequence[Mapping[str, Any]]
+    anon: Sequence[Mapping[str, Any]]
     sharing: Sequence[Mapping[str, Any]]
     other: Sequence[Mapping[str, Any]]
     agreement: Sequence[Mapping[str, Any]]
@@ -233,6 +235,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         lost=_rows(tables, "lost"),
         families=_rows(tables, "family"),
         nodes=_rows(tables, "node_summary"),
+        anon=_rows(tables, "anon_summary"),
         sharing=_rows(tables, "sharing"),
         other=_rows(tables, "other_kernel"),
         agreement=_rows(tables, "agreement"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reports import (
     agreement_words,
+    anon_words,
     excerpts,
     family_words,
     figure_distribution,
@@ -53,6 +54,7 @@ def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:
         _population(tables, facts),
         _splits(tables, facts),
         family_words.section(facts.families),
+        anon_words.section(facts.anon),
         _victims(tables, facts),
         _walks(facts),
         _quality(facts),

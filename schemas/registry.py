@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from schemas import (
+    anon,
     events,
     events_ksm,
     families,
@@ -43,6 +44,7 @@ TABLES: Final = _by_name(
     mm.TABLES,
     splits.TABLES,
     families.TABLES,
+    anon.TABLES,
     ksm.TABLES,
     provenance.TABLES,
     inspection.TABLES,

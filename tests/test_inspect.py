@@ -102,25 +102,25 @@ def test_spans_are_of_the_events_that_occur(path: Path) -> None:
         assert (first, last) == (decoded[name]["ts_ns"][0].as_py(), decoded[name]["ts_ns"][-1].as_py())
 
 
-ALL = ("walks", "iterations", "ends", "misses", "causes", "counts", "time", "victims")
+ALL = ("walks", "iterations", "ends", "misses", "causes", "counts", "time", "victims", "relatives")
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
         # Recorded with the commands that inspect prints: all but what only checks replay; time is a fit.
-        (TRACEDAT / "trace_cmd_3.1.dat", "exact exact exact exact exact not assumed exact"),
+        (TRACEDAT / "trace_cmd_3.1.dat", "exact exact exact exact exact not assumed exact not"),
         # No mapcount, no page_fault_kernel, no contention.
-        (TRACEDAT / "two_buffers.dat", "exact exact assumed assumed assumed not assumed not"),
-        (TRACEDAT / "zstd.dat", "exact exact assumed assumed assumed exact assumed not"),
+        (TRACEDAT / "two_buffers.dat", "exact exact assumed assumed assumed not assumed not not"),
+        (TRACEDAT / "zstd.dat", "exact exact assumed assumed assumed exact assumed not not"),
         # The return of remove_rmap_item_from_tree was not recorded; the kernel counts itself.
-        (TRACEDAT / "counting_kernel.dat", "exact assumed assumed assumed assumed exact assumed not"),
-        (TRACEDAT / "lost_events.dat", "assumed assumed assumed assumed assumed not assumed not"),
+        (TRACEDAT / "counting_kernel.dat", "exact assumed assumed assumed assumed exact assumed not not"),
+        (TRACEDAT / "lost_events.dat", "assumed assumed assumed assumed assumed not assumed not not"),
         # No probes: migrations, as far as stock events determine them.
-        (TRACEDAT / "function.dat", "not modelled modelled modelled modelled not not not"),
+        (TRACEDAT / "function.dat", "not modelled modelled modelled modelled not not not not"),
         (
             TRUTH_DATA / "6.12_s11-victims_truth-tiny.dat",
-            "exact exact exact assumed assumed exact assumed exact",
+            "exact exact exact assumed assumed exact assumed exact not",
         ),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else "",
@@ -172,7 +172,7 @@ def test_questions_come_after_those_that_they_rest_on() -> None:
 
 
 def test_needs_have_a_role_and_are_recorded_by_the_recipes() -> None:
-    recorded = {probe.name for kernel in KERNELS for probe in recipe(TRUTH, kernel)}
+    recorded = {probe.name for kernel in KERNELS for probe in recipe((*TRUTH, "anon"), kernel)}
     for question in QUESTIONS:
         for need in (*question.ways[0], *question.helps):
             assert need.table in TABLES
@@ -216,7 +216,7 @@ def role_of(probe: Probe) -> Role:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("profile", ["exact", "truth"])
+@pytest.mark.parametrize("profile", ["exact", "truth", "anon"])
 def test_every_probe_has_a_role_and_all_fields_for_it(profile: str, kernel: str) -> None:
     probes = recipe((profile,), kernel)
     assert len({probe.name for probe in probes}) == len(probes)
@@ -232,10 +232,10 @@ def test_every_probe_has_a_role_and_all_fields_for_it(profile: str, kernel: str)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_exact_recipe_fills_every_column_that_the_kernel_has(kernel: str) -> None:
+def test_recipes_fill_every_column_that_the_kernel_has(kernel: str) -> None:
     of_7_3 = {"anon_pgoff", "linear_page_index"}
     filled: dict[str, set[str]] = defaultdict(set)
-    for probe in recipe(EXACT, kernel):
+    for probe in recipe((*EXACT, "anon"), kernel):
         role = role_of(probe)
         for column, source in role.columns.items():
             if set(source.names) & set(probe.fields) and (
@@ -295,7 +295,7 @@ def test_every_stock_event_with_a_role_is_recorded_once() -> None:
 
 
 def test_every_file_of_the_folder_is_used() -> None:
-    files = {recipe_path(profile, kernel) for profile in ("exact", "truth") for kernel in KERNELS}
+    files = {recipe_path(profile, kernel) for profile in ("exact", "truth", "anon") for kernel in KERNELS}
     assert set(FOLDER.iterdir()) == files | {FOLDER / "stock.events"}
 
 

@@ -177,6 +177,7 @@ def test_the_small_mm_does_everything() -> None:
     expected = set(seen) - {name for name in seen if name.startswith("ev_obs_")}
     # the replay of probes does not read these
     expected -= {
+        "ev_anon_walk",
         "ev_marker",
         "ev_folio_migrate",
         "ev_scan",

@@ -482,3 +482,24 @@ def test_a_script_for_the_kernel_of_a_btf_needs_no_names(kernel: str) -> None:
     assert len(probes) == len(read_recipe(recipe_path("exact", kernel)))
     assert not any("->" in each for each in probes)
     assert sum("$arg" in each for each in probes) == len(probes) - 2  # the two returns have no fields
+
+
+@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
+def test_walks_over_ordinary_pages_are_recorded_when_asked_for(kernel: str, tmp_path: Path) -> None:
+    """The probes are defined, and taken away again as all others."""
+    on = machine(tmp_path, kernel)
+    read_markers(on)
+    keep = "cp $TRACEFS/dynamic_events $TRACEFS/kept"
+    assert run(on, script(Profile.exact, anon=True), "sh", "-c", keep).returncode == 0
+    probes = [line for line in on.read("kept").splitlines() if " rmap_walk_anon" in line]
+    assert len(probes) == 2
+    assert on.left() == []
+    assert "rmap_walk_anon" not in script(Profile.exact)
+
+
+def test_walks_over_ordinary_pages_take_probes(tmp_path: Path) -> None:
+    on = machine(tmp_path)
+    process = record(on, "--anon", "--events", "stock", "true")
+    _, told = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert "--anon takes probes" in told

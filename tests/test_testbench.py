@@ -177,6 +177,10 @@ def test_random_operations_are_the_same_for_the_same_seed() -> None:
     assert PAGES // 2 - 16 <= int(first[-1][1]) < PAGES
 
 
+def test_a_family_of_ordinary_pages_is_merged_by_nobody() -> None:
+    assert [line[0] for line in watched("family")] == ["alone", "written", "written-again", "alone-again"]
+
+
 def test_stack_pages_are_below_the_stack_in_use() -> None:
     merges, merged, split = watched("stack")
     assert merges == ["merge", str(PAGES)]

@@ -30,6 +30,7 @@ RUNS = {
     "holes": "btf",  # the script of replay record --print --btf, made there: arguments by number
     "file": "perf",  # replay record --tool perf
     "stack": "numbers",  # replay record where tracefs takes no arguments by name
+    "family": "anon",  # replay record --anon
     "random": "fprobes",  # replay record where tracefs takes no kprobes
 }
 """How each scenario is recorded, a run for each way of recording."""

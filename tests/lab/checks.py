@@ -73,9 +73,30 @@ def _of_capture(out: Path, scenario: str, way: str, pages: int, nodes: int) -> I
         here, there = f"{durations(tables)}\n{render_text(tables)}", (out / f"{scenario}.txt").read_text()
         if here != there:
             yield f"{scenario}: the guest printed\n{there}but the same capture gives\n{here}"
+    if way == "anon":
+        yield from _of_anon(tables, scenario)
+        return
     if way != "perf":  # which takes such maps as its own records
         yield from _of_maps(out, scenario)
     yield from differences(tables, scenario, way, pages, nodes)
+
+
+def _of_anon(tables: Mapping[str, pa.Table], scenario: str) -> Iterator[str]:
+    """What is wrong with walks over ordinary pages: of the scenario's own family all has to be known."""
+    if "anon_walk" not in tables:
+        yield f"{scenario}: no walk over an ordinary page"
+        return
+    walks = pl.DataFrame(tables["anon_walk"]).filter(pl.col("caller") == "remove_migration_pte")
+    counted = pl.col("observed_iterations")
+    known = walks.filter(pl.col("relatives") > 1)
+    print(f"{scenario} (anon): {len(walks)} restoring walks, {len(known)} of a family", flush=True)
+    if known.is_empty() or known.filter(pl.col("mapping") < pl.col("relatives")).is_empty():
+        yield f"{scenario}: no walk over pages that some relatives have copied"
+    summed = tables["anon_summary"].to_pylist()
+    differ = sum(row["compared"] - row["agreeing"] for row in summed)
+    unlike = known.filter(counted.ne_missing(pl.col("relatives")))
+    if differ or len(unlike):
+        yield f"{scenario}: {differ} walks differ from the kernel's counts\n{unlike}"
 
 
 def _of_maps(out: Path, scenario: str) -> Iterator[str]:

@@ -45,6 +45,7 @@ run() { # WAY SCENARIO
     case $way in
     bench) "$LAB_PYTHON" $bench --record --events truth -o "$capture" > "/tmp/out/$scenario.txt" ;;
     record) replay record --events truth -o "$capture" -- "$@" ;;
+    anon) replay record --events truth --anon -o "$capture" -- "$@" ;;
     perf) replay record --events truth --tool perf -o "$capture" -- "$@" ;;
     numbers) without '<argname>\[->field' replay record --events truth -o "$capture" -- "$@" ;;
     fprobes) without 'place: \[<module>:\]<symbol>' replay record --events truth -o "$capture" -- "$@" ;;

@@ -1,0 +1,238 @@
+"""Walks over ordinary anonymous pages: the relatives that each visits, and those that map the page.
+
+rmap_walk_anon() asks the tree of the folio's anon_vma for the VMAs that have the folio's page offsets: of
+the process that wrote the page, of its forks and of theirs. A fork that has written a copy of its own is
+visited all the same, so the walk costs what the family has grown to, not what maps the page.
+
+Kernel: mm/rmap.c rmap_walk_anon(), try_to_migrate(), try_to_unmap(), folio_referenced(); mm/migrate.c
+remove_migration_ptes().
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from replay.callers import named
+from replay.families import FORKS, one_by_one
+from replay.lifetimes import AFTER, BEFORE, walk_lives
+from replay.names import with_names
+from replay.observed import by_iterator, within
+from replay.order import disjoint, in_order
+from replay.steps import RESTORES
+from replay.trees import Trees
+from schemas import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replay.gaps import Gaps
+
+PLACE: Final = ("mm", "vm_start", "vm_end", "first_pgoff", "last_pgoff")
+"""Without one of these nobody knows where on its tree an interval is."""
+PG_HEAD: Final = 0x40
+"""Bit of folio->flags: a folio of several pages (include/linux/page-flags.h)."""
+VISIT_ALL: Final = ("damon_folio_mkold_one", "page_idle_clear_pte_refs_one")
+"""Callbacks that end no walk; they take the lock only of a folio that is mapped."""
+PAGES: Final = {order: 1 << order for order in range(31)}
+"""Pages of a folio by its order; what is beyond is no order."""
+STARTS: Final = ("execve", "execveat", *FORKS)
+"""Calls in which an address space begins."""
+
+
+def anon_walks(
+    events: Mapping[str, pl.DataFrame],
+    avc: pl.DataFrame,
+    vma: pl.DataFrame,
+    gaps: Gaps | None,
+    comms: Mapping[int, str],
+) -> pl.DataFrame:
+    """Table ``anon_walk``: the walks whose return is in the capture.
+
+    Args:
+        events: The ``ev_*`` tables.
+        avc: Table ``avc``.
+        vma: Table ``vma``.
+        gaps: When events were lost; None: none were.
+        comms: The last name of each thread id.
+    """
+    entered = named(events["ev_anon_walk"], events["ev_migration_pte"])
+    walks, _ = walk_lives(entered)
+    walks = with_names(walks.with_columns(seq="enter"), events, comms)
+    is_large = pl.col("flags") & PG_HEAD != 0
+    order = pl.when(is_large).then(pl.col("flags_1") & 0xFF).when(~is_large).then(0)
+    walks = walks.rename({"index": "first_pgoff", "rmap_one": "caller"})
+    walks = walks.with_columns(pages=order.replace_strict(PAGES, default=None, return_dtype=pl.UInt64))
+    walks = walks.with_columns(last_pgoff=pl.col("first_pgoff") + pl.col("pages") - 1)
+    walks = _hits(walks, events["ev_migration_pte"])
+    walks = _relatives(walks, avc, vma, gaps)
+    return (
+        _visited(walks)
+        .join(_observed(events, walks), on="walk_id", how="left", maintain_order="left")
+        .with_columns(observed_ns=pl.col("end_ns") - pl.col("ts_ns"))
+        .select(TABLES["anon_walk"].arrow.names)
+    )
+
+
+def summary(walks: pl.DataFrame) -> pl.DataFrame:
+    """Table ``anon_summary``, most walks first.
+
+    Args:
+        walks: Table ``anon_walk``.
+    """
+    both = pl.col("relatives").is_not_null() & pl.col("mapping").is_not_null()
+    seen = pl.col("observed_iterations")
+    compared = seen.is_not_null() & pl.col("iterations_least").is_not_null()
+    agrees = seen.is_between("iterations_least", "iterations_most")
+    return (
+        walks.group_by("caller")
+        .agg(
+            walks=pl.len(),
+            relatives_max=pl.col("relatives").max(),
+            known=both.sum(),
+            relatives_total=pl.col("relatives").filter(both).sum(),
+            mapping_total=pl.col("mapping").filter(both).sum(),
+            replayed=pl.col("iterations").count(),
+            iterations_total=pl.col("iterations").sum(),
+            compared=compared.sum(),
+            agreeing=(compared & agrees).sum(),
+            longest_ns=pl.col("observed_ns").max(),
+            together_ns=pl.col("observed_ns").sum(),
+        )
+        .with_columns(pl.exclude("caller").cast(pl.Int64))
+        .sort(["walks", "caller"], descending=[True, False])
+        .select(TABLES["anon_summary"].arrow.names)
+    )
+
+
+def _hits(walks: pl.DataFrame, ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
+    """With ``hit`` (place of the first page-table event of the walk), ``sets`` and ``mapping``."""
+    hits = (
+        within(ev_migration_pte.select("pid", "seq", "is_set"), walks)
+        .group_by("walk_id")
+        .agg(
+            hit=pl.col("seq").min(),
+            sets=pl.col("is_set").sum().cast(pl.Int64),
+            restores=(~pl.col("is_set")).sum().cast(pl.Int64),
+        )
+    )
+    recorded = not ev_migration_pte["is_set"].all()
+    restored = pl.col("restores").fill_null(0) if recorded else pl.lit(None, pl.Int64)
+    mapping = pl.when(pl.col("caller") == RESTORES).then(restored).otherwise(pl.col("mapcount"))
+    known = (pl.col("pages") == 1) & pl.col("caller").is_not_null()
+    return walks.join(hits, on="walk_id", how="left", maintain_order="left").with_columns(
+        pl.col("sets").fill_null(0), mapping=pl.when(known).then(mapping.cast(pl.Int64))
+    )
+
+
+def _relatives(walks: pl.DataFrame, avc: pl.DataFrame, vma: pl.DataFrame, gaps: Gaps | None) -> pl.DataFrame:
+    """With ``relatives``; null where it cannot be known."""
+    walked = walks.select("anon_vma").unique()
+    lives = avc.join(walked, on="anon_vma", how="semi", maintain_order="left").with_columns(
+        born=pl.col("born_seq").fill_null(BEFORE), died=pl.col("died_seq").fill_null(AFTER)
+    )
+    trees = Trees(lives)
+    known = _known(one_by_one(avc), vma)
+    unplaced = lives.filter(pl.any_horizontal(pl.col(name).is_null() for name in PLACE))
+    asked = (
+        walks.join(trees.codes, on="anon_vma")
+        .join(unplaced, on="anon_vma", how="anti")
+        .sort("enter")
+        .join_asof(known, left_on="enter", right_on="since", by="anon_vma", check_sortedness=False)
+        .drop_nulls(["first_pgoff", "last_pgoff"])
+        .filter(pl.col("known").fill_null(False))
+    )
+    tree, enter, leave, since = (asked[name].to_numpy() for name in ("tree", "enter", "exit", "since"))
+    span = [asked[name].to_numpy() for name in ("first_pgoff", "last_pgoff")]
+    # A page-table event says that the lock is held; without one the tree must not have changed meanwhile.
+    still = trees.disturbed(tree, enter, leave, *span) == 0
+    instant = asked["hit"].fill_null(asked["enter"]).to_numpy()
+    certain = still | asked["hit"].is_not_null().to_numpy()
+    if gaps is not None:
+        certain &= ~gaps.within(since, leave)
+    found = asked.select(
+        "walk_id", relatives=pl.Series(trees.overlapping(tree, instant, *span), dtype=pl.Int64)
+    ).filter(pl.Series(certain))
+    # Fewer than map the folio: there are some that the capture does not show.
+    shown = pl.col("relatives") >= pl.col("mapping").fill_null(0)
+    return walks.join(found, on="walk_id", how="left", maintain_order="left").with_columns(
+        relatives=pl.when(shown).then("relatives")
+    )
+
+
+def _known(lives: pl.DataFrame, vma: pl.DataFrame) -> pl.DataFrame:
+    """Of each life of an anon_vma: whether the capture shows all intervals that it ever had.
+
+    It does if the first that it shows was put there by an address space that began in the capture, and not
+    by a fork onto a tree of its parent: of a forked VMA only the last tree can be new.
+
+    Args:
+        lives: ``families.one_by_one``.
+        vma: Table ``vma``.
+
+    Returns:
+        ``anon_vma``, ``since`` (place of its first interval), ``known``; in order of ``since``.
+    """
+    lives = lives.join(
+        vma.select("vma_id", "cause_event"), on="vma_id", how="left", maintain_order="left"
+    ).with_row_index("row")
+    placed = in_order(lives.drop_nulls("mm"), "mm", "born", "died")
+    begins = disjoint(*(placed[name].to_numpy() for name in ("mm", "born", "died")))
+    heads = placed.select(
+        (pl.col("cause_event").is_in(STARTS) & pl.col("born_seq").is_not_null()).fill_null(False)
+    )["cause_event"].to_numpy()
+    young = np.zeros(len(lives), np.bool_)
+    young[placed["row"].to_numpy()] = heads[begins][np.cumsum(begins) - 1] if len(placed) else False
+    of_vma = (
+        lives.drop_nulls("vma_id")
+        .group_by("vma_id")
+        .agg(trees=pl.col("number").n_unique(), youngest=pl.col("tree_age").max())
+    )
+    first = (
+        lives.with_columns(young=pl.Series(young))
+        .join(of_vma, on="vma_id", how="left", maintain_order="left")
+        .filter(pl.col("number") != pl.col("number").shift(1).fill_null(-1))
+    )
+    forked = pl.col("cause_event").is_in(FORKS).fill_null(False)
+    own = (pl.col("trees") > 1) & (pl.col("tree_age") == pl.col("youngest"))
+    known = pl.col("born_seq").is_not_null() & pl.col("young") & (~forked | own)
+    return first.select("anon_vma", since="tree_age", known=known.fill_null(False)).sort("since")
+
+
+def _visited(walks: pl.DataFrame) -> pl.DataFrame:
+    """With ``iterations`` and its bounds.
+
+    A walk that nothing ends visits all relatives; one that ends as its callback likes or with the last
+    mapping, at least those whose page table entry it changed, and one if any maps the folio; one that gives
+    up when the lock is taken, maybe none.
+    """
+    caller, mapped = pl.col("caller"), pl.col("mapping") > 0
+    met = pl.max_horizontal("sets", pl.when(mapped & (pl.col("relatives") > 0)).then(1).otherwise(0))
+    everything = (caller == RESTORES) | (caller.is_in(VISIT_ALL) & mapped)
+    least = (
+        pl.when(everything.fill_null(False))
+        .then("relatives")
+        .when(~pl.col("try_lock").fill_null(True))
+        .then(pl.min_horizontal(met, "relatives"))
+        .otherwise(0)
+    )
+    known = pl.col("relatives").is_not_null()
+    return walks.with_columns(
+        iterations_least=pl.when(known).then(least.cast(pl.Int64)), iterations_most="relatives"
+    ).with_columns(
+        iterations=pl.when(pl.col("iterations_least") == pl.col("iterations_most")).then("relatives")
+    )
+
+
+def _observed(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> pl.DataFrame:
+    """``walk_id``, ``observed_iterations`` where the capture has the iterator's probes."""
+    if events["ev_obs_first"].is_empty():
+        return walks.select("walk_id", observed_iterations=pl.lit(None, pl.Int64))
+    counted = by_iterator(events, walks).group_by("walk_id").agg(pl.col("iterations").sum())
+    return (
+        walks.select("walk_id")
+        .join(counted, on="walk_id", how="left", maintain_order="left")
+        .select("walk_id", observed_iterations=pl.col("iterations").fill_null(0))
+    )

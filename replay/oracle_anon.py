@@ -1,0 +1,151 @@
+"""The slow twin of ``anon_walks``: one walk at a time, over every interval that the events tell.
+
+Names as in mm/rmap.c rmap_walk_anon(). Shares no code with the columns.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from replay.oracle import read, tree_ages, vma_versions
+from replay.oracle_state import AFTER, BEFORE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from replay.oracle_state import Interval, Row
+
+    Rows: TypeAlias = list[dict[str, Any]]
+    Events: TypeAlias = list[tuple[str, Row]]
+
+
+def anon_walks(events: Mapping[str, pa.Table | Rows]) -> Rows:
+    """``walk_id``, ``relatives``, ``mapping``, ``iterations`` and its bounds of every whole walk.
+
+    Args:
+        events: The ``ev_*`` tables by name, as tables or as lists of rows; none were lost.
+    """
+    state, ordered = read(events)
+    causes = {row["vma_id"]: row["cause_event"] for row in vma_versions(state.intervals)}
+    begun = _begun(state.intervals, causes)
+    restored = any(name == "ev_migration_pte" and not row["is_set"] for name, row in ordered)
+    rows = []
+    for walk_id, (entry, exit_, ptes) in enumerate(_walks(ordered)):
+        sets = [row["seq"] for row in ptes if row["is_set"]]
+        pages = _folio_nr_pages(entry)
+        mapping = None
+        if pages == 1 and entry["rmap_one"] == "remove_migration_pte":
+            mapping = len(ptes) - len(sets) if restored else None
+        elif pages == 1 and entry["rmap_one"] is not None:
+            mapping = entry["mapcount"]
+        tree = [each for each in state.intervals if each.anon_vma == entry["anon_vma"]]
+        relatives = _relatives(tree, entry, pages, exit_, ptes[0]["seq"] if ptes else None)
+        whole = [known for since, known in begun[entry["anon_vma"]] if since <= entry["seq"]]
+        if not whole or not whole[-1] or (relatives or 0) < (mapping or 0):
+            relatives = None
+        least = None if relatives is None else _least(entry, relatives, mapping, len(sets))
+        rows.append(
+            {
+                "walk_id": walk_id,
+                "relatives": relatives,
+                "mapping": mapping,
+                "iterations": relatives if least == relatives else None,
+                "iterations_least": least,
+                "iterations_most": relatives,
+            }
+        )
+    return rows
+
+
+def _walks(ordered: Events) -> list[tuple[Row, int, list[Row]]]:
+    """Entry, place of the return, and page-table events of each walk, in order of entry."""
+    walking: dict[int, tuple[Row, list[Row]]] = {}
+    done = []
+    for name, row in ordered:
+        if name == "ev_migration_pte" and row["pid"] in walking:
+            walking[row["pid"]][1].append(row)
+        elif name == "ev_anon_walk":
+            entry = walking.pop(row["pid"], None)
+            if not row["is_return"]:
+                walking[row["pid"]] = row, []
+            elif entry is not None:
+                done.append((entry[0], row["seq"], entry[1]))
+    return sorted(done, key=lambda walk: walk[0]["seq"])
+
+
+def _folio_nr_pages(entry: Row) -> int | None:
+    if entry["flags"] is None:
+        return None
+    if not entry["flags"] & 0x40:
+        return 1
+    if entry["flags_1"] is None or entry["flags_1"] % 256 > 30:
+        return None
+    return int(2 ** (entry["flags_1"] % 256))
+
+
+def _relatives(
+    tree: list[Interval], entry: Row, pages: int | None, leave: int, hit: int | None
+) -> int | None:
+    """The iterations of the loop, if it runs to its end."""
+    if pages is None or entry["index"] is None or not all(each.placed for each in tree):
+        return None
+    first: int = entry["index"]
+    last = first + pages - 1
+    looked_up = [each for each in tree if each.first <= last and each.last >= first]
+    changes = [seq for each in looked_up for seq in (each.born_seq, each.died_seq) if seq is not None]
+    if hit is None and any(entry["seq"] < seq <= leave for seq in changes):
+        return None
+    now = entry["seq"] if hit is None else hit
+    found: int = sum((each.born_seq or BEFORE) <= now < (each.died_seq or AFTER) for each in looked_up)
+    return found
+
+
+def _begun(
+    intervals: list[Interval], causes: Mapping[int | None, str | None]
+) -> Mapping[int, list[tuple[int, bool]]]:
+    """By anon_vma its lives: since when, and whether the capture shows all that it ever held."""
+    copying = ("fork", "vfork", "clone", "clone3")
+    young: set[Interval] = set()  # of address spaces that began in the capture
+    of_mm: dict[int, list[Interval]] = defaultdict(list)
+    trees: dict[int | None, set[tuple[int, int]]] = defaultdict(set)
+    age = tree_ages(intervals)
+    for each in intervals:
+        if each.mm is not None:
+            of_mm[each.mm].append(each)
+        trees[each.vma_id].add((age[each], each.anon_vma))
+    for lives in of_mm.values():
+        until, is_young = None, False
+        for each in sorted(lives, key=lambda each: (each.born_seq or BEFORE, each.died)):
+            born = each.born_seq or BEFORE
+            if until is None or born > until:
+                cause = causes.get(each.vma_id)
+                is_young = each.born_seq is not None and cause in ("execve", "execveat", *copying)
+            until = each.died if until is None else max(until, each.died)
+            if is_young:
+                young.add(each)
+    begun: dict[int, list[tuple[int, bool]]] = defaultdict(list)
+    seen = set()
+    for each in intervals:  # in order of birth: the first of each life of an anon_vma
+        if (each.anon_vma, age[each]) in seen:
+            continue
+        seen.add((each.anon_vma, age[each]))
+        forked = causes.get(each.vma_id) in copying
+        own = len(trees[each.vma_id]) > 1 and age[each] == max(trees[each.vma_id])[0]
+        known = each.born_seq is not None and each in young and (own or not forked)
+        begun[each.anon_vma].append((age[each], known))
+    return begun
+
+
+def _least(entry: Row, relatives: int, mapping: int | None, sets: int) -> int:
+    """How many relatives the walk visits at least."""
+    caller, mapped = entry["rmap_one"], mapping is not None and mapping > 0
+    if caller == "remove_migration_pte":
+        return relatives
+    if caller in ("damon_folio_mkold_one", "page_idle_clear_pte_refs_one") and mapped:
+        return relatives
+    if entry["try_lock"] is False:
+        return min(relatives, max(sets, 1 if mapped else 0))
+    return 0

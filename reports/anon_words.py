@@ -1,0 +1,86 @@
+"""Walks over ordinary anonymous pages: table ``anon_summary`` in words and as a grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from reports.grid import Grid, grid
+from reports.section import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Rows = Sequence[Mapping[str, Any]]
+
+TITLE: Final = "Walks over ordinary anonymous pages"
+
+
+def section(rows: Rows) -> Section | None:
+    """The section; None: no such walk was recorded.
+
+    Args:
+        rows: Table ``anon_summary``.
+    """
+    if not rows:
+        return None
+    sentences = [_relatives(rows), *_compared(rows)]
+    return Section(
+        "anon",
+        TITLE,
+        sentences=sentences,
+        lines=[*sentences, *(_line(row) for row in rows)],
+        in_text=f"{TITLE} (rmap_walk_anon):",
+        grids=[_table(rows)],
+    )
+
+
+def _sum(rows: Rows, name: str) -> int:
+    return sum(row[name] for row in rows)
+
+
+def _relatives(rows: Rows) -> str:
+    walks, known = _sum(rows, "walks"), _sum(rows, "known")
+    if not known:
+        return (
+            f"{walks:,} walks; of none are both relatives and those that map the page known: trees older "
+            "than the capture stay unknown."
+        )
+    relatives, mapping = _sum(rows, "relatives_total"), _sum(rows, "mapping_total")
+    return (
+        f"{walks:,} walks; in {known:,} of them, whose trees are known, {relatives:,} relatives have the "
+        f"page's offset (replayed) and {mapping:,} of these map it (observed)."
+    )
+
+
+def _compared(rows: Rows) -> list[str]:
+    compared, agreeing = _sum(rows, "compared"), _sum(rows, "agreeing")
+    if not compared:
+        return []
+    of = f"{agreeing:,} of {compared:,} walks"
+    return [f"The kernel's own count of relatives visited (observed) agrees in {of}."]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    most = "-" if row["relatives_max"] is None else f"{row['relatives_max']:,}"
+    return (
+        f"{row['caller'] or 'caller not known'}: {row['walks']:,} walks, at most {most} relatives, longest "
+        f"{row['longest_ns'] / 1e6:.3f} ms"
+    )
+
+
+def _table(rows: Rows) -> Grid:
+    names = (
+        *("caller", "walks", "relatives_max", "known", "relatives_total", "mapping_total"),
+        *("replayed", "iterations_total", "compared", "agreeing", "longest_ns", "together_ns"),
+    )
+    columns = (
+        "caller,walks:n,most relatives=relatives_max:n,known:n,relatives=relatives_total:n,"
+        "mapping=mapping_total:n,replayed:n,visited=iterations_total:n,compared:n,agreeing:n,"
+        "longest ms=longest_ns:ms,all ms=together_ns:ms"
+    )
+    caption = (
+        "Known: walks of which both is known, relatives on the tree (replayed) and those that map the page "
+        "(observed); the two sums are over these. Replayed: walks whose relatives visited are known, and "
+        "their sum. Compared: walks that the kernel counted too. tables/anon_walk.parquet has each walk."
+    )
+    return grid("anon", columns, [[row[name] for name in names] for row in rows], caption)
