@@ -165,8 +165,9 @@ def _relatives(walks: pl.DataFrame, avc: pl.DataFrame, vma: pl.DataFrame, gaps: 
 def _known(lives: pl.DataFrame, vma: pl.DataFrame) -> pl.DataFrame:
     """Of each life of an anon_vma: whether the capture shows all intervals that it ever had.
 
-    It does if the first that it shows was put there by an address space that began in the capture, and not
-    by a fork onto a tree of its parent: of a forked VMA only the last tree can be new.
+    It does if the first that it shows was put there in an address space that began in the capture; by a fork,
+    only if the forked VMA is on other trees too, which are all known: else the tree may be one of its
+    parent's, older than the capture.
 
     Args:
         lives: ``families.one_by_one``.
@@ -180,25 +181,31 @@ def _known(lives: pl.DataFrame, vma: pl.DataFrame) -> pl.DataFrame:
     ).with_row_index("row")
     placed = in_order(lives.drop_nulls("mm"), "mm", "born", "died")
     begins = disjoint(*(placed[name].to_numpy() for name in ("mm", "born", "died")))
-    heads = placed.select(
-        (pl.col("cause_event").is_in(STARTS) & pl.col("born_seq").is_not_null()).fill_null(False)
-    )["cause_event"].to_numpy()
+    begun = pl.col("cause_event").is_in(STARTS).fill_null(False) & pl.col("born_seq").is_not_null()
+    heads = placed.select(begun)["cause_event"].to_numpy()[begins]
     young = np.zeros(len(lives), np.bool_)
-    young[placed["row"].to_numpy()] = heads[begins][np.cumsum(begins) - 1] if len(placed) else False
-    of_vma = (
-        lives.drop_nulls("vma_id")
-        .group_by("vma_id")
-        .agg(trees=pl.col("number").n_unique(), youngest=pl.col("tree_age").max())
+    young[placed["row"].to_numpy()] = heads[np.cumsum(begins) - 1]
+    first = lives.with_columns(young=pl.Series(young)).filter(
+        pl.col("number") != pl.col("number").shift(1).fill_null(0)
     )
-    first = (
-        lives.with_columns(young=pl.Series(young))
-        .join(of_vma, on="vma_id", how="left", maintain_order="left")
-        .filter(pl.col("number") != pl.col("number").shift(1).fill_null(-1))
+    forked = first["cause_event"].is_in(FORKS).fill_null(False).to_numpy()
+    shown = first.select(pl.col("young") & pl.col("born_seq").is_not_null())["young"].to_numpy()
+    others = (
+        first.filter(pl.Series(forked))
+        .select("number", "vma_id")
+        .join(lives.select("vma_id", other="number"), on="vma_id")
+        .filter(pl.col("number") != pl.col("other"))
     )
-    forked = pl.col("cause_event").is_in(FORKS).fill_null(False)
-    own = (pl.col("trees") > 1) & (pl.col("tree_age") == pl.col("youngest"))
-    known = pl.col("born_seq").is_not_null() & pl.col("young") & (~forked | own)
-    return first.select("anon_vma", since="tree_age", known=known.fill_null(False)).sort("since")
+    number, other = (others[name].to_numpy() - 1 for name in ("number", "other"))
+    has_others = np.bincount(number, minlength=len(first)) > 0
+    known = shown & ~forked
+    while True:  # once for each generation of forks
+        unknown = np.bincount(number[~known[other]], minlength=len(first)) > 0
+        more = known | (shown & forked & has_others & ~unknown)
+        if (more == known).all():
+            break
+        known = more
+    return first.select("anon_vma", since="tree_age", known=pl.Series(known)).sort("since")
 
 
 def _visited(walks: pl.DataFrame) -> pl.DataFrame:

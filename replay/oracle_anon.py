@@ -126,16 +126,22 @@ def _begun(
             until = each.died if until is None else max(until, each.died)
             if is_young:
                 young.add(each)
+    first: dict[tuple[int, int], Interval] = {}
+    for each in intervals:  # in order of birth
+        first.setdefault((age[each], each.anon_vma), each)
+
+    def known(tree: tuple[int, int], asked: frozenset[tuple[int, int]] = frozenset()) -> bool:
+        each = first[tree]
+        if each.born_seq is None or each not in young or tree in asked:
+            return False
+        others = trees[each.vma_id] - {tree}
+        if causes.get(each.vma_id) not in copying:
+            return True
+        return bool(others) and all(known(other, asked | {tree}) for other in others)
+
     begun: dict[int, list[tuple[int, bool]]] = defaultdict(list)
-    seen = set()
-    for each in intervals:  # in order of birth: the first of each life of an anon_vma
-        if (each.anon_vma, age[each]) in seen:
-            continue
-        seen.add((each.anon_vma, age[each]))
-        forked = causes.get(each.vma_id) in copying
-        own = len(trees[each.vma_id]) > 1 and age[each] == max(trees[each.vma_id])[0]
-        known = each.born_seq is not None and each in young and (own or not forked)
-        begun[each.anon_vma].append((age[each], known))
+    for since, anon_vma in first:
+        begun[anon_vma].append((since, known((since, anon_vma))))
     return begun
 
 
