@@ -29,6 +29,7 @@ from replay.node_tables import node_summary, node_walks
 from replay.observed import observed
 from replay.options import AnalyzeOptions
 from replay.quality import limits
+from replay.segments import segments
 from replay.sharing import sharing
 from replay.splits import audit
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
@@ -135,7 +136,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         limited = sharing(whole, events, asked, options.max_page_sharing)
         walks.append(limited)
     ran = timed_strategy(native, rule)
-    fit, no_fit = fitted(captured, ran)
+    fit, no_fit = fitted(captured, ran, lambda own, strategy: segments(exact, events, own, strategy))
     timed = predict_walks(pl.concat(walks, how="diagonal_relaxed"), fit)
     if limited is not None:
         timed, limited = timed[: -len(limited) or None], timed[len(timed) - len(limited) :]
@@ -165,7 +166,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         **fit_tables(walk, ran, fit),
         "miss": missed_because(exact.replayed.miss, exact, events, comms),
         "wait": wait,
-        "lost": lost(wait, walk, fit),
+        "lost": lost(wait, walk),
         "tree": audited.tree,
         "split": audited.split,
         "population": audited.population,

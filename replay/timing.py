@@ -7,6 +7,10 @@ A duration is what the capture holds less what its events tell of waits for lock
 least squares with weights that fall with the error (Huber), on errors relative to the prediction: a walk
 of 20 microseconds counts as much as one of 200 milliseconds. No term may be negative. The interval of a
 prediction is what holds 90 % of the fitted walks.
+
+Where the counts of whole walks rise together, the walks are cut at their page-table events and the parts are
+fitted (``segments``). What these leave open of each term is in the interval too: it holds nine of ten fits to
+as many walks drawn from these at random (bootstrap).
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ import polars as pl
 from schemas import TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Real = NDArray[np.float64]
@@ -36,6 +42,9 @@ LEAST_OWN: Final = 0.1
 LEAST_OF_A_SIZE: Final = 5
 """Fewer walks do not tell what an iteration costs in trees of a size."""
 
+LEAST_TO_CUT: Final = 2.0
+"""Iterations a loop, of half of the walks, from which on the walks are cut."""
+
 MOSTLY: Final = 0.5
 """Walks tell what an iteration costs if iterations are at least this share of their time."""
 
@@ -43,6 +52,11 @@ FARTHEST: Final = 4.0
 """A walk whose loops have more iterations than this times the longest that were fitted is not predicted: what
 an iteration costs in a tree of that size is not in the capture."""
 
+DRAWN: Final = 40
+"""Fits to walks drawn at random."""
+
+_ROUNDS_DRAWN: Final = 8
+_SLICE: Final = 1 << 16
 _COUNTS: Final = ["loops", "iterations_total", "rmap_one_calls"]
 _HUBER: Final = 1.345
 _ROUNDS: Final = 30
@@ -61,6 +75,9 @@ class Fit:
         longest: Most iterations of a loop, on average over its walk, in the fitted walks.
         held_up: Of the walks, those that were held up for a time that is known and left out.
         held_up_ns: That time together; None: the capture has no events that tell it.
+        parts: Parts of walks that were fitted; 0: whole walks were.
+        drawn: Coefficients of fits to walks drawn at random; empty: whole walks were fitted.
+        drawn_least: The same without the terms that no part shows by itself.
     """
 
     coefficients: tuple[float, ...]
@@ -71,11 +88,33 @@ class Fit:
     longest: float
     held_up: int = 0
     held_up_ns: int | None = None
+    parts: int = 0
+    drawn: tuple[tuple[float, ...], ...] = ()
+    drawn_least: tuple[tuple[float, ...], ...] = ()
 
     def predict(self, terms: Real) -> Real:
         """Durations in ns; one row of ``terms`` (inner loops, iterations, rmap_one calls) a walk."""
         predicted: Real = _design(terms) @ np.array(self.coefficients)
         return predicted
+
+    def interval(self, terms: Real) -> tuple[Real, Real]:
+        """Least and most of durations in ns, of nine in ten; ``terms`` as in ``predict``."""
+        predicted = self.predict(terms)
+        low, high = predicted, predicted
+        if self.drawn:
+            low = np.minimum(low, _quantile(terms, self.drawn_least, 0.05))
+            high = np.maximum(high, _quantile(terms, self.drawn, 0.95))
+        return low * self.low, high * self.high
+
+
+def _quantile(terms: Real, drawn: tuple[tuple[float, ...], ...], share: float) -> Real:
+    """What a share of the drawn fits gives at most, for each walk."""
+    fits = np.array(drawn).T
+    told = [
+        np.quantile(_design(terms[at : at + _SLICE]) @ fits, share, axis=1)
+        for at in range(0, len(terms), _SLICE)
+    ]
+    return np.concatenate([*told, np.empty(0)])
 
 
 def untimed() -> dict[str, pl.Expr]:
@@ -99,10 +138,65 @@ def fit(terms: Real, duration_ns: Real) -> Fit | None:
     design = _design(terms)
     if not _separable(design, np.maximum(duration_ns, _SMALLEST_NS)):
         return None
+    return _fit_of(_robust(design, duration_ns), terms, duration_ns)
+
+
+def fit_parts(parts: pl.DataFrame, terms: Real, duration_ns: Real) -> Fit | None:
+    """Fit the cost of walks by their parts.
+
+    Args:
+        parts: ``segments.segments``: of these walks, or of some of them.
+        terms: Inner loops, iterations, rmap_one calls of the walks, as in ``fit``.
+        duration_ns: Their observed durations.
+
+    Returns:
+        The fit; None: the parts do not tell what iterations cost either.
+    """
+    design = _numbers(parts, ["walk", *_COUNTS])
+    took = parts["took_ns"].to_numpy().astype(np.float64)
+    if not _separable(design, np.maximum(took, _SMALLEST_NS)):
+        return None
+    of_walk = parts["walk_id"].rle_id().to_numpy()
+    begins = np.searchsorted(of_walk, np.arange(of_walk[-1] + 2))
+    rows = [np.arange(begins[walk], begins[walk + 1]) for walk in range(len(begins) - 1)]
+    random = np.random.default_rng(0)
+    drawn = np.empty((DRAWN, len(TERMS)))
+    for fit_ in drawn:
+        some = np.concatenate([rows[walk] for walk in random.integers(0, len(rows), len(rows))])
+        fit_[:] = _robust(design[some], took[some], _ROUNDS_DRAWN)
+    shows = np.quantile(drawn, 0.05, axis=0) > 0
+    if not shows[TERMS.index("iteration")]:
+        return None
+    shows &= _measured(design, took)
+    coefficients = np.zeros(len(TERMS))
+    coefficients[shows] = _robust(design[:, shows], took)
+    found = _fit_of(coefficients, terms, duration_ns)
+    least, most = (tuple(tuple(map(float, each)) for each in some) for some in (drawn * shows, drawn))
+    return replace(found, parts=len(parts), drawn=most, drawn_least=least)
+
+
+def _measured(design: Real, took: Real) -> NDArray[np.bool_]:
+    """Whether each term but the iteration's is most of some parts, and these took about what the fit gives.
+
+    Else it may be what a straight line leaves at its end, which tells nothing of walks that are far shorter.
+    """
+    coefficients = _robust(design, took)
+    predicted = np.maximum(design @ coefficients, _SMALLEST_NS)
+    measured = np.ones(len(TERMS), np.bool_)
+    for term, name in enumerate(TERMS):
+        mostly = design[:, term] * coefficients[term] >= MOSTLY * predicted
+        if name != "iteration":
+            ratio = float(np.median(took[mostly] / predicted[mostly])) if mostly.any() else 0.0
+            measured[term] = mostly.sum() >= LEAST_OF_A_SIZE and MOSTLY <= ratio <= 1 / MOSTLY
+    return measured
+
+
+def _robust(design: Real, duration_ns: Real, rounds: int = _ROUNDS) -> Real:
+    """The coefficients that fit best, not led astray by the few that were held up."""
     weights = np.ones(len(duration_ns))
     scale = np.maximum(duration_ns, _SMALLEST_NS)
     coefficients = np.zeros(design.shape[1])
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         root = np.sqrt(weights) / scale
         before, coefficients = coefficients, _nonnegative(design * root[:, None], duration_ns * root)
         predicted = design @ coefficients
@@ -112,10 +206,14 @@ def fit(terms: Real, duration_ns: Real) -> Fit | None:
         weights = np.minimum(1.0, _HUBER * spread / np.maximum(np.abs(error), 1e-12))
         if np.allclose(before, coefficients, rtol=1e-6):
             break
-    # the held-up walks pull to one side: leave out what is far off and fit the rest again
+    # the held-up ones pull to one side: leave out what is far off and fit the rest again
     near = np.abs(error) <= 4 * spread + 1e-3
-    coefficients = _nonnegative(design[near] / scale[near, None], duration_ns[near] / scale[near])
-    ratio = duration_ns / np.maximum(design @ coefficients, _SMALLEST_NS)
+    return _nonnegative(design[near] / scale[near, None], duration_ns[near] / scale[near])
+
+
+def _fit_of(coefficients: Real, terms: Real, duration_ns: Real) -> Fit:
+    """The fit with these coefficients, and how well it does on the walks."""
+    ratio = duration_ns / np.maximum(_design(terms) @ coefficients, _SMALLEST_NS)
     low, high = np.quantile(ratio, (0.05, 0.95))
     return Fit(
         tuple(float(one) for one in coefficients),
@@ -127,12 +225,15 @@ def fit(terms: Real, duration_ns: Real) -> Fit | None:
     )
 
 
-def fitted(walk: pl.DataFrame, native: str | None) -> tuple[Fit | None, str]:
+def fitted(
+    walk: pl.DataFrame, native: str | None, cut: Callable[[pl.DataFrame, str], pl.DataFrame]
+) -> tuple[Fit | None, str]:
     """The fit over the walks of a capture.
 
     Args:
         walk: Table ``walk``.
         native: The strategy that the kernel ran, whose counts the durations belong to; None: not known.
+        cut: ``segments.segments`` of some of these walks.
 
     Returns:
         The fit, and why there is none (empty: there is one).
@@ -144,11 +245,16 @@ def fitted(walk: pl.DataFrame, native: str | None) -> tuple[Fit | None, str]:
     own = _own(walk, native)
     if len(own) < LEAST_WALKS:
         return None, f"{len(own)} walks have a duration and all counts; a fit takes {LEAST_WALKS}"
-    model = fit(_numbers(own, _COUNTS), own["took"].to_numpy().astype(np.float64))
+    terms, took = _numbers(own, _COUNTS), own["took"].to_numpy().astype(np.float64)
+    model = fit(terms, took)
+    # Where most loops have one iteration, the parts of walks tell no more than the walks.
+    if model is None and float(np.median(terms[:, 1] / np.maximum(terms[:, 0], 1))) >= LEAST_TO_CUT:
+        model = fit_parts(cut(own, native), terms, took)
     if model is None:
         return (
             None,
-            "iterations, loops and calls of the walks rise together: what one of them costs does not show",
+            "iterations, loops and calls of the walks, and of their parts between page-table events, rise "
+            "together: what one of them costs does not show",
         )
     held = own["held_up_ns"]
     known = None if held.null_count() == len(held) else int(held.sum())
@@ -170,12 +276,13 @@ def predict_walks(walk: pl.DataFrame, model: Fit | None) -> pl.DataFrame:
         return walk
     ratio = pl.col("iterations_total") / pl.col("loops")
     known = pl.all_horizontal(pl.col(_COUNTS).is_not_null()) & (ratio.fill_nan(0) <= FARTHEST * model.longest)
-    predicted = pl.Series(model.predict(_numbers(walk.with_columns(pl.col(_COUNTS).fill_null(0)), _COUNTS)))
+    terms = _numbers(walk.with_columns(pl.col(_COUNTS).fill_null(0)), _COUNTS)
+    low, high = model.interval(terms)
     asked = known & (pl.col("strategy") != "observed")
-    factors = {"predicted_ns": 1.0, "predicted_low_ns": model.low, "predicted_high_ns": model.high}
+    told = {"predicted_ns": model.predict(terms), "predicted_low_ns": low, "predicted_high_ns": high}
     return walk.with_columns(
-        pl.when(asked).then((predicted * factor).round().cast(pl.Int64)).alias(name)
-        for name, factor in factors.items()
+        pl.when(asked).then(pl.Series(values).round().cast(pl.Int64)).alias(name)
+        for name, values in told.items()
     )
 
 
@@ -195,6 +302,7 @@ def fit_tables(walk: pl.DataFrame, native: str | None, model: Fit | None) -> dic
     row = {
         "strategy": native,
         "walks": model.walks,
+        "parts": model.parts or None,
         **costs,
         "ratio_low": model.low,
         "ratio_high": model.high,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replay.exact import Exact
-    from replay.timing import Fit
 
 _READ_OR_WRITE: Final = 6
 _WRITE: Final = 4
@@ -71,7 +70,7 @@ def waits(
     )
 
 
-def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFrame:
+def lost(wait: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFrame:
     """Table ``lost``: one row for observed, one for each strategy; empty where nobody waited.
 
     A wait is as long as its walks hold the lock: its part behind walks is taken to change as the walk that it
@@ -81,7 +80,6 @@ def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFram
     Args:
         wait: Table ``wait``.
         walk: Table ``walk`` with its predictions.
-        fit: The fit that these are from.
     """
     writers = wait.filter(pl.col("is_write") & pl.col("end_ns").is_not_null())
     took, behind = pl.col("end_ns") - pl.col("ts_ns"), pl.col("behind_walks_ns")
@@ -101,10 +99,11 @@ def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFram
     )
     walked = pl.col("end_ns") - pl.col("ts_ns") - pl.col("held_up_ns").fill_null(0)
     # Text tells whole microseconds: of a short walk nothing may be left.
-    told = walk.select(
-        "walk_id", "strategy", factor=pl.when(walked > 0).then(pl.col("predicted_ns") / walked)
-    )
-    low, high = (fit.low, fit.high) if fit is not None else (1.0, 1.0)
+    factors = {
+        name: pl.when(walked > 0).then(pl.col(f"predicted{name}_ns") / walked)
+        for name in ("", "_low", "_high")
+    }
+    told = walk.select("walk_id", "strategy", **{f"factor{name}": each for name, each in factors.items()})
     stays, changes = (took - behind).sum(), behind * pl.col("factor")
     known = (pl.col("factor").is_not_null() | (behind == 0)).all()
 
@@ -119,8 +118,8 @@ def lost(wait: pl.DataFrame, walk: pl.DataFrame, fit: Fit | None) -> pl.DataFram
             waits=pl.len().cast(pl.Int64),
             lost_ns=sums(changes, stays),
             behind_walks_ns=sums(changes, 0),
-            lost_least_ns=sums(changes * low, stays),
-            lost_most_ns=sums(changes * high, stays),
+            lost_least_ns=sums(behind * pl.col("factor_low"), stays),
+            lost_most_ns=sums(behind * pl.col("factor_high"), stays),
             evidence=pl.lit("predicted"),
         )
     )

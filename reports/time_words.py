@@ -29,8 +29,9 @@ def sentences(fits: Rows, costs: Rows) -> list[str]:
     if not fits:
         return []
     row = fits[0]
+    of = f"{row['parts']:,} parts of {row['walks']:,}" if row.get("parts") else f"{row['walks']:,}"
     said = [
-        f"Fit over {row['walks']:,} walks: {row['walk_us']:.1f} us a walk, {row['loop_us']:.1f} us a loop, "
+        f"Fit over {of} walks: {row['walk_us']:.1f} us a walk, {row['loop_us']:.1f} us a loop, "
         f"{row['iteration_us']:.3f} us an iteration, {row['call_us']:.1f} us a call of rmap_one(); "
         f"half of them are off by less than {100 * row['median_error']:.0f} %."
     ]

@@ -13,7 +13,7 @@ _CLEAN: Final = "observed_ns less held_up_ns"
 
 TIME_FIT: Final = Table(
     name="time_fit",
-    version="1.0",
+    version="1.1",
     doc="The fit that predictions are from: walk_us + loop_us * loops + iteration_us * iterations + "
     f"call_us * rmap_one_calls = {_CLEAN}; robust least squares, no term negative. One row, or none: no fit.",
     columns=(
@@ -38,6 +38,13 @@ TIME_FIT: Final = Table(
             "Their held_up_ns together.",
             "replay: held_up",
             null="the capture has no sched_switch and no contention events: durations include such times",
+        ),
+        count(
+            "parts",
+            "Parts of these walks, cut at their page-table events, that the terms were fitted to; the "
+            "ratios and the error are those of the walks.",
+            "replay: segments",
+            null="the terms were fitted to the walks",
         ),
     ),
 )

@@ -108,7 +108,7 @@ LOOP: Final = Table(
         nanoseconds(
             "predicted_ns",
             "Time that the fit gives for this loop (iterations and rmap_one calls; no waiting for locks); "
-            "its interval is that times time_fit.ratio_low and ratio_high.",
+            "its interval is at least that times time_fit.ratio_low and ratio_high.",
             "replay: fit over the walks of this capture",
             null="no fit: the capture holds no walk durations, or iterations is null",
         ),
@@ -184,7 +184,8 @@ WALK: Final = Table(
         *(
             nanoseconds(
                 f"predicted_{end}_ns",
-                f"The {end} end of the interval of predicted_ns: 5 % of the fitted walks lie {beyond} it.",
+                f"The {end} end of the interval of predicted_ns: 5 % of the fitted walks lie {beyond} it; "
+                "wider where parts of walks were fitted, by what these leave open of the terms.",
                 "time_fit.ratio_low, ratio_high",
                 null="predicted_ns is null, or an older version",
             )

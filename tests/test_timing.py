@@ -37,6 +37,11 @@ def test_it_recovers_the_costs_although_one_walk_in_ten_was_held_up(cost: tuple[
     assert found.predict(terms.astype(float)) == pytest.approx(duration, rel=0.05, abs=5000)
 
 
+def never(own: pl.DataFrame, native: str) -> pl.DataFrame:
+    """For walks that need not be cut."""
+    raise AssertionError(f"{len(own)} walks of {native} are cut")
+
+
 def test_it_says_nothing_of_few_walks_or_of_walks_that_are_all_alike() -> None:
     terms = np.tile([4.0, 8.0, 2.0], (50, 1))
     assert fit(terms, np.full(50, 1e6)) is None
@@ -87,7 +92,7 @@ def test_walks_through_much_bigger_trees_than_the_fitted_ones_are_not_predicted(
     )
     near = own.with_columns(strategy=pl.lit("near"))
     far = own.with_columns(strategy=pl.lit("far"), iterations_total=pl.col("loops") * 3000)
-    model, _ = fitted(own, "full")
+    model, _ = fitted(own, "full", never)
     predicted = predict_walks(pl.concat([own, near, far]), model)
     assert predicted.filter(pl.col("strategy") == "near")["predicted_ns"].null_count() == 0
     assert predicted.filter(pl.col("strategy") == "far")["predicted_ns"].null_count() == 100
@@ -95,10 +100,12 @@ def test_walks_through_much_bigger_trees_than_the_fitted_ones_are_not_predicted(
 
 def test_why_nothing_is_predicted_is_said() -> None:
     walk = pl.DataFrame(analyze(SAMPLES / "split-6.12.dat").tables["walk"])
-    assert fitted(walk, None) == (None, "which strategy the kernel runs is not known")
-    assert fitted(walk.head(8), "full")[1].endswith("walks have a duration and all counts; a fit takes 12")
+    assert fitted(walk, None, never) == (None, "which strategy the kernel runs is not known")
+    assert fitted(walk.head(8), "full", never)[1].endswith(
+        "walks have a duration and all counts; a fit takes 12"
+    )
     untimed = walk.with_columns(observed_ns=pl.lit(None, pl.Int64))
-    assert fitted(untimed, "full") == (None, "the capture holds no duration of a walk")
+    assert fitted(untimed, "full", never) == (None, "the capture holds no duration of a walk")
     assert predict_walks(walk, None).equals(walk)
 
 
@@ -129,7 +136,7 @@ def test_nine_walks_in_ten_lie_in_their_interval_and_an_iteration_costs_what_it_
         }
     ).with_columns(held_up_ns=held_up)
     train, unseen = walk.head(200), walk.tail(200)
-    model, why = fitted(train, "full")
+    model, why = fitted(train, "full", never)
     assert model is not None, why
     assert model.held_up_ns == train["held_up_ns"].sum()
     told = predict_walks(unseen, model).with_columns(took=pl.col("observed_ns") - pl.col("held_up_ns"))

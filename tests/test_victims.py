@@ -11,7 +11,6 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from replay.exact import replay_exact
 from replay.families import one_by_one, roots
-from replay.timing import Fit
 from replay.victims import lost, waits
 
 VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tiny.dat"
@@ -84,17 +83,18 @@ def test_what_is_lost_behind_a_walk_shrinks_as_the_walk_does() -> None:
             "end_ns": [1000, 1000, 1000, 1000],
             "held_up_ns": [200] * 4,
             "predicted_ns": [None, 800, 80, None],
+            "predicted_low_ns": [None, 400, 40, None],
+            "predicted_high_ns": [None, 1600, 160, None],
         }
     )
-    fitted = Fit((0.0, 0.0, 1.0, 0.0), 0.5, 2.0, 20, 0.1, 1.0)
     columns = ["strategy", "waits", "lost_ns", "behind_walks_ns", "lost_least_ns", "lost_most_ns"]
-    assert lost(wait, walk, fitted).select(columns).rows() == [
+    assert lost(wait, walk).select(columns).rows() == [
         ("observed", 2, 150, 80, None, None),
         ("full", 2, 150, 80, 110, 230),
         ("linear", 2, 78, 8, 74, 86),
         ("mine", 2, None, None, None, None),
     ]
-    assert lost(wait.clear(), walk, fitted).is_empty()
+    assert lost(wait.clear(), walk).is_empty()
 
 
 def test_a_walk_that_was_held_up_all_the_time_foretells_nothing() -> None:
@@ -109,11 +109,10 @@ def test_a_walk_that_was_held_up_all_the_time_foretells_nothing() -> None:
             "ts_ns": [0, 0],
             "end_ns": [1000, 1000],
             "held_up_ns": [1000, 1000],
-            "predicted_ns": [None, 500],
+            **{f"predicted{end}_ns": [None, 500] for end in ("", "_low", "_high")},
         }
     )
-    fitted = Fit((0.0, 0.0, 1.0, 0.0), 0.5, 2.0, 20, 0.1, 1.0)
-    assert lost(wait, walk, fitted).select("strategy", "lost_ns").rows() == [
+    assert lost(wait, walk).select("strategy", "lost_ns").rows() == [
         ("observed", 100),
         ("full", None),
     ]
