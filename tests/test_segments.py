@@ -25,17 +25,14 @@ VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tin
 def parts_of(numbers: bytes, *, linear: bool, away: int) -> int:
     """Both ways, equal in every row; how many parts of how many walks there are more than walks."""
     _, plain = history(numbers, anon_pgoff=linear, linear=linear)
-    events = {
-        name: frame.with_columns(pl.col("seq") * 2, ts_ns=pl.col("ts_ns") * 2)
-        for name, frame in plain.items()
-    }
+    events = {name: frame.with_columns(pl.col("seq") * 2) for name, frame in plain.items()}
     times = dict(pl.concat(frame.select("seq", "ts_ns") for frame in events.values()).iter_rows())
     rows = []
     for seq, pid in events["ev_walk"].select("seq", "pid").iter_rows():
         place = seq + 2 * (seq % 5)  # off the CPU, or back, around the begins and ends of walks
         if place not in times:
             continue
-        own = {"seq": place + 1, "ts_ns": times[place] + 1, "cpu": 0, "pid": pid}
+        own = {"seq": place + 1, "ts_ns": times[place], "cpu": 0, "pid": pid}
         gone = (seq + away) % 3 > 0
         rows.append({**own, "prev_pid": pid if gone else 0, "next_pid": 0 if gone else pid})
     rows = list({row["seq"]: row for row in rows}.values())
