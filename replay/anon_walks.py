@@ -84,8 +84,9 @@ def summary(walks: pl.DataFrame) -> pl.DataFrame:
     """
     both = pl.col("relatives").is_not_null() & pl.col("mapping").is_not_null()
     seen = pl.col("observed_iterations")
-    compared = seen.is_not_null() & pl.col("iterations_least").is_not_null()
-    agrees = seen.is_between("iterations_least", "iterations_most")
+    compared = seen.is_not_null() & pl.col("iterations").is_not_null()
+    bounded = seen.is_not_null() & pl.col("iterations").is_null() & pl.col("relatives").is_not_null()
+    inside = seen.is_between("iterations_least", "iterations_most")
     return (
         walks.group_by("caller")
         .agg(
@@ -97,7 +98,9 @@ def summary(walks: pl.DataFrame) -> pl.DataFrame:
             replayed=pl.col("iterations").count(),
             iterations_total=pl.col("iterations").sum(),
             compared=compared.sum(),
-            agreeing=(compared & agrees).sum(),
+            agreeing=(compared & inside).sum(),
+            bounded=bounded.sum(),
+            within=(bounded & inside).sum(),
             longest_ns=pl.col("observed_ns").max(),
             together_ns=pl.col("observed_ns").sum(),
         )

@@ -53,11 +53,15 @@ def _relatives(rows: Rows) -> str:
 
 
 def _compared(rows: Rows) -> list[str]:
-    compared, agreeing = _sum(rows, "compared"), _sum(rows, "agreeing")
-    if not compared:
-        return []
-    of = f"{agreeing:,} of {compared:,} walks"
-    return [f"The kernel's own count of relatives visited (observed) agrees in {of}."]
+    compared, bounded = _sum(rows, "compared"), _sum(rows, "bounded")
+    said = []
+    if compared:
+        agreeing = f"{_sum(rows, 'agreeing'):,} of {compared:,} walks"
+        said.append(f"The kernel's own count of relatives visited (observed) is the replayed in {agreeing}.")
+    if bounded:
+        within = f"{_sum(rows, 'within'):,} of {bounded:,} walks"
+        said.append(f"Where only bounds of it are known, its count is within them in {within}.")
+    return said
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -71,16 +75,18 @@ def _line(row: Mapping[str, Any]) -> str:
 def _table(rows: Rows) -> Grid:
     names = (
         *("caller", "walks", "relatives_max", "known", "relatives_total", "mapping_total"),
-        *("replayed", "iterations_total", "compared", "agreeing", "longest_ns", "together_ns"),
+        *("replayed", "iterations_total", "compared", "agreeing", "bounded", "within"),
+        *("longest_ns", "together_ns"),
     )
     columns = (
         "caller,walks:n,most relatives=relatives_max:n,known:n,relatives=relatives_total:n,"
-        "mapping=mapping_total:n,replayed:n,visited=iterations_total:n,compared:n,agreeing:n,"
+        "mapping=mapping_total:n,replayed:n,visited=iterations_total:n,compared:n,agreeing:n,bounded:n,within:n,"
         "longest ms=longest_ns:ms,all ms=together_ns:ms"
     )
     caption = (
         "Known: walks of which both is known, relatives on the tree (replayed) and those that map the page "
         "(observed); the two sums are over these. Replayed: walks whose relatives visited are known, and "
-        "their sum. Compared: walks that the kernel counted too. tables/anon_walk.parquet has each walk."
+        "their sum. Compared: those of them that the kernel counted too; bounded: others that it counted. "
+        "tables/anon_walk.parquet has each walk."
     )
     return grid("anon", columns, [[row[name] for name in names] for row in rows], caption)

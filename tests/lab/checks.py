@@ -93,7 +93,7 @@ def _of_anon(tables: Mapping[str, pa.Table], scenario: str) -> Iterator[str]:
     if known.is_empty() or known.filter(pl.col("mapping") < pl.col("relatives")).is_empty():
         yield f"{scenario}: no walk over pages that some relatives have copied"
     summed = tables["anon_summary"].to_pylist()
-    differ = sum(row["compared"] - row["agreeing"] for row in summed)
+    differ = sum(row["compared"] + row["bounded"] - row["agreeing"] - row["within"] for row in summed)
     unlike = known.filter(counted.ne_missing(pl.col("relatives")))
     if differ or len(unlike):
         yield f"{scenario}: {differ} walks differ from the kernel's counts\n{unlike}"
