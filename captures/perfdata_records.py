@@ -36,8 +36,12 @@ _PIECE_BYTES: Final = 1 << 9
 _STRIP_WORDS: Final = 1 << 11
 """Words (8 bytes) of a block between the places from which its records are looked for (16 KiB)."""
 
-_SEARCH_WORDS: Final = 1 << 7
-"""Words of a strip in which its first record is looked for (1 KiB)."""
+_SEARCH_WORDS: Final = 1 << 6
+"""Words of a strip in which its first record is looked for (512 bytes)."""
+
+_SIZES: Final = np.arange(1 << 16)
+_WORDS: Final = np.where(_SIZES & 7, 0, _SIZES >> 3)
+"""Words from a record of so many bytes to the next; 0: it has no whole words."""
 
 _MOST_TYPES: Final = 128
 """Types of records are at most this: the kernel's begin with 1, those of perf with 64."""
@@ -45,11 +49,6 @@ _MOST_TYPES: Final = 128
 _OUTSIDE: Final = (c.TRACING_DATA, c.AUXTRACE)
 """Records with content behind their end, which their size does not count."""
 _PACKED: Final = (c.COMPRESSED, c.COMPRESSED2)
-
-
-def _words(size: Sizes) -> Longs:
-    """Words from a record of ``size`` bytes to the next; 0: it has no whole words."""
-    return np.where(size & 7, 0, size >> 3).astype(np.int64)
 
 
 def _likely(kind: Kinds, size: Sizes, begin: Longs, end: Longs) -> Longs:
@@ -64,7 +63,7 @@ def _likely(kind: Kinds, size: Sizes, begin: Longs, end: Longs) -> Longs:
     at = np.minimum(begin[:, None] + np.arange(_SEARCH_WORDS), len(size) - 1)
     looks = (kind[at] - 1 < _MOST_TYPES) & (size[at] >= c.RECORD_HEADER_BYTES) & (size[at] & 7 == 0)
     row, column = np.nonzero(looks)
-    following = np.minimum(at[row, column] + _words(size[at[row, column]]), len(size) - 1)
+    following = np.minimum(at[row, column] + _WORDS.take(size[at[row, column]]), len(size) - 1)
     looks[row, column] = (kind[following] - 1 < _MOST_TYPES) & (size[following] >= c.RECORD_HEADER_BYTES)
     looks[:1, :1] = True
     first = begin + looks.argmax(axis=1)
@@ -211,13 +210,18 @@ class RecordStream:
         is_record = np.zeros(last, dtype=np.bool_)
         kind = np.frombuffer(whole, dtype=f"{self._mark}u4")[::2]
         at = _likely(kind, size, begin, end)
-        moving = np.flatnonzero(at < end)
-        while len(moving):
-            here = at[moving]
+        strip = np.flatnonzero(at < end)
+        here, until = at[strip], end[strip]
+        while len(strip):
             is_record[here] = True
-            further = here + _words(size[here])
-            at[moving] = further
-            moving = moving[(further > here) & (further < end[moving])]
+            step = _WORDS.take(size[here])
+            further = here + step
+            going = (further < until) & (step > 0)
+            if going.all():
+                here = further
+                continue
+            at[strip] = further
+            strip, here, until = strip[going], further[going], until[going]
         pos, unusual = 0, False
         for first, stop, behind in zip(begin.tolist(), end.tolist(), at.tolist(), strict=True):
             if pos < stop and is_record[pos]:
@@ -225,9 +229,9 @@ class RecordStream:
                 pos = behind
             else:
                 is_record[first:stop] = False
-                while pos < stop and (bytes_ := int(size[pos])) and not bytes_ & 7:
+                while pos < stop and (words := int(_WORDS[size[pos]])):
                     is_record[pos] = True
-                    pos += bytes_ >> 3
+                    pos += words
             if pos < stop:
                 unusual = True
                 is_record[pos:] = False

@@ -57,6 +57,7 @@ class Payloads:
     @classmethod
     def joined(cls, parts: list[Payloads]) -> Payloads:
         """All of them, in the order of the file."""
+        parts = [each for each in parts if len(each.place)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
         blocks = list({id(part.block): part.block for part in parts}.values())
@@ -160,28 +161,28 @@ class SampleReader:
                 hint="record it again: perf record -R -T --sample-cpu ...",
             )
         block = records.block
-        fits = records.size[chosen] >= layout.fixed_bytes
-        chosen, count = chosen[fits], len(chosen)
-        start, end = records.start[chosen], records.start[chosen] + records.size[chosen]
+        count = len(chosen)
+        (chosen,) = _only(records.size[chosen] >= layout.fixed_bytes, chosen)
+        start = records.start[chosen]
+        end = start + records.size[chosen]
         raw = start + layout.fixed_bytes
         if layout.group_head_bytes:
             raw = self._behind_array(block, raw, end, layout.group_head_bytes, layout.group_member_bytes)
         chain = raw
         if layout.has_callchain:
             raw = self._behind_array(block, raw, end, 8, 8)
-        has_size = raw + 4 <= end
-        size = np.full(len(raw), -1, dtype=np.int64)
-        size[has_size] = gather(block, raw[has_size], self._u4)
+        chosen, start, end, raw, chain = _only(raw + 4 <= end, chosen, start, end, raw, chain)
+        size = gather(block, raw, self._u4).astype(np.int64)
         whole = (size >= _LEAST_PAYLOAD) & (raw + 4 + size <= end)
-        self.short += count - int(whole.sum())
-        chosen, start, raw, size = chosen[whole], start[whole], raw[whole], size[whole]
+        chosen, start, raw, chain, size = _only(whole, chosen, start, raw, chain, size)
+        self.short += count - len(chosen)
         ts_ns = _ns(gather(block, start + layout.time, self._u8))
         cpu = _cpus(gather(block, start + layout.cpu, self._u4))
         found = Payloads(block, chosen, np.full(len(chosen), -1, np.int64), raw + 4, size, ts_ns, cpu)
         if not layout.has_callchain or layout.tid is None:
             return found, []
         tid = gather(block, start + layout.tid, self._u4)
-        own, whose, begin, length = user_stacks(block, chain[whole], tid, self._u8)
+        own, whose, begin, length = user_stacks(block, chain, tid, self._u8)
         ids = np.full(len(whose), IDS["user_stack"], np.int64)
         return found, [Payloads(own, chosen[whose], ids, begin, length, ts_ns[whose], cpu[whose])]
 
@@ -227,6 +228,11 @@ def _numbered(values: list[T]) -> tuple[list[T], Longs]:
     numbers: dict[T, int] = {}
     number_of = [numbers.setdefault(each, len(numbers)) for each in values]
     return list(numbers), np.array(number_of, dtype=np.int64)
+
+
+def _only(chosen: Flags, *columns: Longs) -> tuple[Longs, ...]:
+    """The chosen rows of some columns."""
+    return columns if chosen.all() else tuple(each[chosen] for each in columns)
 
 
 def _ns(ts: np.ndarray[Any, Any]) -> Longs:
