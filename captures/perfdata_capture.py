@@ -153,7 +153,7 @@ class PerfCapture:
         wanted = find_formats(self.formats, asked, self.path, "perf record -e SYSTEM:NAME")
         needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
         decoder, cpus = self._read(needed)
-        ts_ns = _joined(decoder.times, np.dtype(np.int64))
+        (ts_ns,) = decoder.times
         rank = _ranks(ts_ns, cpus, backward=self._perf.is_backward)
         for name, each in zip(asked, wanted, strict=True):
             parts = decoder.events[each.id]
@@ -271,7 +271,8 @@ def _ranks(ts_ns: Longs, cpu: Cpus, *, backward: bool) -> Longs:
         backward: The file has the newest record of each buffer first.
     """
     order = np.argsort(ts_ns, kind="stable")
-    same = ts_ns[order[1:]] == ts_ns[order[:-1]]
+    ordered = ts_ns.take(order)
+    same = ordered[1:] == ordered[:-1]
     if same.any():
         tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
         members = order[tied]

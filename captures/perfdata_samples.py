@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_LAYOUTS: Final = 64
+_SMALL_IDS: Final = 1 << 16
 _LEAST_PAYLOAD: Final = 8
 """Bytes of the shortest payload: the common fields."""
 
@@ -95,6 +96,10 @@ class SampleReader:
         whole = np.concatenate([*ids, np.empty(0, dtype=np.uint64)])
         order = np.argsort(whole, kind="stable")
         self._ids, self._owner = whole[order], owner[order]
+        # The kernel counts ids from 1: as long as they are small, they are places in a table.
+        self._by_id = np.full(_SMALL_IDS, -1, dtype=np.int64)
+        if len(whole) and self._ids[-1] < _SMALL_IDS - 1:
+            self._by_id[self._ids[::-1].astype(np.int64)] = self._owner[::-1]
         self.foreign = self.unknown = self.short = 0
         places = {layout.id for layout, _ in self._kinds}
         if len(self._kinds) > 1 and (len(places) > 1 or None in places or len(self._kinds) > _MOST_LAYOUTS):
@@ -146,6 +151,8 @@ class SampleReader:
         """Number of the event that each id belongs to; -1: none."""
         if not len(self._ids):
             return np.full(len(ids), -1, dtype=np.int64)
+        if self._ids[-1] < _SMALL_IDS - 1:
+            return self._by_id[np.minimum(ids, np.uint64(_SMALL_IDS - 1)).astype(np.int64)]
         at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return np.where(self._ids[at] == ids, self._owner[at], np.int64(-1))
 

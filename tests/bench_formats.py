@@ -1,6 +1,6 @@
 """Processor time of reading perf.data and text, beside perf script, in one run.
 
-    python -m tests.bench_formats [--runs N] [--mib N]
+    python -m tests.bench_formats [--runs N] [--mib N] [--text-mib N]
 
 Each row is a process of its own, from its start to its end (see bench_tracedat); the best of all rounds
 counts.
@@ -74,11 +74,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="rounds")
-    parser.add_argument("--mib", type=int, default=128, metavar="N", help="size of the binary captures")
+    parser.add_argument("--mib", type=int, default=512, metavar="N", help="size of the perf.data")
+    parser.add_argument("--text-mib", type=int, default=128, metavar="N", help="of the trace.dat made text")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         perf_data(Path(scratch), arguments.mib, arguments.runs)
-        text(Path(scratch), arguments.mib, arguments.runs)
+        text(Path(scratch), arguments.text_mib, arguments.runs)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Each row is a process of its own, from its start to its end: with the interpreter, imports, and what it takes
 to free the memory. Rows of one round run one after the other, so that all meet the same other load; the best
-of all rounds counts. Time is processor time (user and system), which other processes disturb least.
+of all rounds counts. Time is processor time (user and system), which other processes disturb least. numpy's
+BLAS has one thread, as in `replay`: the others would spin and wait for products of matrices.
 
     report        trace-cmd report, all events as text, to /dev/null
     report -F     the same of the events that `replay analyze` reads
@@ -59,7 +60,8 @@ GOALS = {
 
 def run(command: list[str]) -> tuple[float, int]:
     """Seconds of processor time, and peak resident memory in MiB, of one process."""
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    one = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=one)
     assert child.stderr is not None
     messages = child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)
