@@ -152,7 +152,8 @@ class SampleReader:
         if not len(self._ids):
             return np.full(len(ids), -1, dtype=np.int64)
         if self._ids[-1] < _SMALL_IDS - 1:
-            return self._by_id[np.minimum(ids, np.uint64(_SMALL_IDS - 1)).astype(np.int64)]
+            known: Longs = self._by_id[np.minimum(ids, np.uint64(_SMALL_IDS - 1)).astype(np.int64)]
+            return known
         at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return np.where(self._ids[at] == ids, self._owner[at], np.int64(-1))
 

@@ -66,7 +66,7 @@ def _hexadecimal(numbers: pl.Series) -> pl.Series:
     every = numbers.fill_null(0).to_numpy().astype(">u8").tobytes().hex().encode()
     ends = pa.py_buffer(np.arange(len(numbers) + 1, dtype=np.int64) * _DIGITS)
     whole = pa.Array.from_buffers(pa.large_string(), len(numbers), [None, ends, pa.py_buffer(every)])
-    digits = pl.Series(whole).str.strip_chars_start("0")
+    digits = pl.DataFrame(pa.table({"digits": whole}))["digits"].str.strip_chars_start("0")
     shown = pl.when(numbers.is_not_null()).then(
         pl.format("0x{}", pl.when(digits == "").then(pl.lit("0")).otherwise(digits))
     )

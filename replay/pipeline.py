@@ -159,7 +159,11 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         refused.append(tried(rebuilt.refusals, audited.tree, events, comms))
     names = TABLES["capture"].arrow.names
     frames = {
-        "capture": pl.DataFrame([{name: own[name] for name in names}], infer_schema_length=None),
+        "capture": pl.DataFrame(
+            [{name: own[name] for name in names}],
+            schema_overrides={"cpus": pl.Int32},
+            infer_schema_length=None,
+        ),
         "summary": summarise(exact, loop, walk),
         "walk": walk,
         "loop": loop,

@@ -66,7 +66,7 @@ def audit(
     at_peak = lives.join(ids, on="number").filter(
         (pl.col("born") <= pl.col("peak_seq")) & (pl.col("died") > pl.col("peak_seq"))
     )
-    mms = at_peak.group_by("number").agg(mms=pl.col("mm").drop_nulls().n_unique())
+    mms = at_peak.group_by("number").agg(mms=pl.col("mm").drop_nulls().n_unique().cast(pl.Int64))
     tree = (
         largest.join(families.select("number", "root"), on="number", how="left")
         .join(mms, on="number", how="left")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
+
 from reports.bins import Population, TimeAxis, populations, walks_by_time
 from reports.figure import Figure, axis_title, layout, lines, marks, seconds_axis
 from reports.grid import grid
@@ -110,8 +112,9 @@ def _caption(
     walks: Sequence[tuple[int, int]],
     axis: TimeAxis,
 ) -> list[str]:
-    unknown = avc["anon_vma"].null_count
-    number = len(avc["anon_vma"].unique()) - bool(unknown)
+    known = pl.DataFrame(avc.select(["anon_vma", "evidence"]))
+    unknown = known["anon_vma"].null_count()
+    number = known["anon_vma"].drop_nulls().n_unique()
     begun = sum(count for _, count in walks)
     caption = [
         f"The biggest {len(trees)} of {number:,} anon_vmas; an anon_vma is known by its address, which the "
@@ -125,7 +128,7 @@ def _caption(
         caption.append(f"{len(found) - len(trees)} more in the table never have 2 % of that.")
     if unknown:
         caption.append(f"{unknown:,} VMAs whose anon_vma is not known are not drawn.")
-    if "exact" in avc["evidence"].unique().to_pylist():
+    if (known["evidence"] == "exact").any():
         caption.append(
             "A VMA that was there before the capture began and was not removed while it ran left no event: "
             "it is not counted."
