@@ -15,62 +15,81 @@ _FRAME_BITS: Final = 34
 """Bits of a page frame number in a migration entry; above them are the young and dirty bits."""
 
 
-def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
-    """Migrations of one folio: the entries set by one walk, and those restored by the next.
-
-    Returns:
-        ``move`` (number), ``pid``, ``pfn`` and ``restored`` (frames before and after), ``type`` (of the swap
-        entries), ``first``, ``last``, ``begin``, ``end`` (places of the first and last entry set and
-        restored), each with its ``_ts``, ``hits``, ``addresses`` (distinct). Null: not restored.
-    """
-    offset = ((pl.col("pte") ^ pl.lit((1 << 64) - 1, pl.UInt64)) * 32) // (1 << 14)
-    frame = pl.when("is_set").then(offset % (1 << _FRAME_BITS)).otherwise(pl.col("pte") // 4096 % (1 << 40))
+def _entries(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
+    """Rows with ``pfn``, ``type`` and ``group``: entries of one folio, one after another of one task."""
+    inverted = pl.col("pte") ^ pl.lit((1 << 64) - 1, pl.UInt64)
+    entry = inverted * 32 // (1 << 14) % (1 << _FRAME_BITS)
+    # __pte_needs_invert(): what is not present, as PROT_NONE, has its frame inverted.
+    page = pl.when(pl.col("pte") % 2 == 1).then("pte").otherwise(inverted) // 4096 % (1 << 40)
+    frame = pl.when("is_set").then(entry).otherwise(page)
     rows = (
         ev_migration_pte.drop_nulls("pte")
         .sort("pid", "seq")
         .with_columns(pfn=frame.cast(pl.UInt64), type=pl.col("pte") // (1 << 59))
     )
     apart = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in ("pid", "is_set", "pfn"))
-    groups = (
-        rows.with_columns(group=apart.fill_null(True).cum_sum())
-        .group_by("group", maintain_order=True)
-        .agg(
-            pl.col("pid", "is_set", "pfn", "type").first(),
-            first=pl.col("seq").first(),
-            last=pl.col("seq").last(),
-            first_ts=pl.col("ts_ns").first(),
-            last_ts=pl.col("ts_ns").last(),
-            address=pl.col("address").first(),
-            hits=pl.len(),
-            addresses=pl.col("address").n_unique(),
-        )
+    return rows.with_columns(group=apart.fill_null(True).cum_sum())
+
+
+def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
+    """Migrations of one folio: the entries set by one walk, and those restored by the next.
+
+    Several folios are unmapped before the first is restored, and a task may unmap an entry meanwhile: a walk
+    restores what another set if it is the next at all addresses that are restored, and of no other one.
+
+    Returns:
+        ``move`` (number), ``pid``, ``pfn`` and ``restored`` (frames before and after), ``type`` (of the swap
+        entries), ``first``, ``last``, ``begin``, ``end`` (places of the first and last entry set and
+        restored), each with its ``_ts``, ``hits``, ``addresses`` (distinct), ``complete`` (as many restored).
+        Null: not restored, or nothing tells by which walk.
+    """
+    rows = _entries(ev_migration_pte)
+    groups = rows.group_by("group", maintain_order=True).agg(
+        pl.col("pid", "is_set", "pfn", "type").first(),
+        first=pl.col("seq").first(),
+        last=pl.col("seq").last(),
+        first_ts=pl.col("ts_ns").first(),
+        last_ts=pl.col("ts_ns").last(),
+        hits=pl.len(),
+        addresses=pl.col("address").n_unique(),
     )
+    pages = (
+        rows.select("group", "pid", "address", "is_set")
+        .unique()
+        .join(groups.select("group", "first", "last"), on="group")
+    )
+    claims = (
+        pages.filter("is_set")
+        .sort("last")
+        .join_asof(
+            pages.filter(~pl.col("is_set")).select("pid", "address", "first", restores="group").sort("first"),
+            left_on="last",
+            right_on="first",
+            by=["pid", "address"],
+            strategy="forward",
+            check_sortedness=False,
+        )
+        .select("group", "restores")
+        .drop_nulls()
+        .unique()
+    )
+    sole = claims.filter(pl.all_horizontal(pl.len().over(name) == 1 for name in ("group", "restores")))
     restores = groups.filter(~pl.col("is_set")).select(
-        "pid",
-        "address",
+        restores="group",
         begin="first",
         end="last",
         begin_ts="first_ts",
         end_ts="last_ts",
         restored="pfn",
-        restores="hits",
+        again="hits",
     )
     return (
         groups.filter("is_set")
+        .join(sole, on="group", how="left")
+        .join(restores, on="restores", how="left")
         .sort("first")
-        .join_asof(
-            restores.sort("begin"),
-            left_on="last",
-            right_on="begin",
-            by=["pid", "address"],
-            strategy="forward",
-            check_sortedness=False,
-        )
-        .with_columns(
-            pl.when(pl.col("hits") == pl.col("restores")).then(name).alias(name)
-            for name in ("begin", "end", "begin_ts", "end_ts", "restored")
-        )
-        .drop("group", "is_set", "address", "restores")
+        .with_columns(complete=(pl.col("hits") == pl.col("again")).fill_null(False))
+        .drop("group", "is_set", "restores", "again")
         .with_row_index("move")
     )
 
@@ -79,7 +98,7 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
     """The rmap_items merged into nodes whose beginning the capture saw, and the node of each migration.
 
     Args:
-        events: Tables ``ev_merge`` and ``ev_ksm_removed``.
+        events: Tables ``ev_merge``, ``ev_ksm_removed`` and ``ev_migration_pte``.
         moves: ``migrations``.
 
     Returns:
@@ -106,11 +125,25 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
     )
     freed = events["ev_ksm_removed"].filter(pl.col("rmap_item").is_null()).sort("seq")
     moved = moves.filter(pl.col("restored") != pl.col("pfn"))
+    # Where a folio went, or came from, that nothing tells: what was in these frames is not there any more.
+    lost = moves.filter(pl.col("restored").is_null()).select("pfn", since=pl.col("last") + 1)
+    came_from = (
+        _entries(events["ev_migration_pte"])
+        .group_by("group")
+        .agg(pl.col("pfn", "is_set").first(), since=pl.col("seq").first())
+    )
+    came_from = came_from.filter(
+        ~pl.col("is_set") & ~pl.col("since").is_in(moves["begin"].drop_nulls().implode())
+    )
     starts = pl.concat(
         [
             merges.filter("whole").select("pfn", since="seq", kind=pl.lit(1), move=pl.lit(None, pl.UInt32)),
             moved.select(pl.col("restored").alias("pfn"), since="begin", kind=pl.lit(2), move="move"),
             moved.select("pfn", since="begin", kind=pl.lit(0), move=pl.lit(None, pl.UInt32)),
+            *(
+                frame.select("pfn", "since", kind=pl.lit(0), move=pl.lit(None, pl.UInt32))
+                for frame in (lost, came_from)
+            ),
             freed.select("pfn", since="seq", kind=pl.lit(0), move=pl.lit(None, pl.UInt32)),
         ]
     ).sort("since", "kind")

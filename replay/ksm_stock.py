@@ -226,7 +226,7 @@ def determined(
     """
     family = pl.concat([forks.select(number="mm"), forks.select(number="parent")]).unique()
     listed = (
-        moves.filter(pl.col("node").is_not_null() & (pl.col("restored") != pl.col("pfn")))
+        moves.filter("complete", pl.col("node").is_not_null(), pl.col("restored") != pl.col("pfn"))
         .join(items, on="node")
         .filter((pl.col("born") < pl.col("first")) & (pl.col("died") > pl.col("last")))
     )
@@ -236,12 +236,14 @@ def determined(
             pl.col("hits", "addresses", "type").first(),
             listed=pl.len(),
             spaces=pl.col("mm").n_unique(),
+            numbers=pl.col("number").n_unique(),
             number=pl.col("number").first(),
         )
         .filter(
             (pl.col("listed") == pl.col("addresses"))
             & (pl.col("hits") == pl.col("addresses"))
             & (pl.col("spaces") == 1)
+            & (pl.col("numbers") == 1)
             & pl.col("number").is_not_null()
         )
         .join(family, on="number", how="anti")
@@ -260,7 +262,7 @@ def determined(
         .sort("first")
     )
     hits = (
-        ev_migration_pte.filter("is_set")
+        ev_migration_pte.filter("is_set", pl.col("pte").is_not_null())
         .select("pid", "seq", "address")
         .sort("seq")
         .join_asof(hits, left_on="seq", right_on="first", by="pid", check_sortedness=False)
