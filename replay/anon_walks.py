@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from replay.anon_ends import last_mapping
 from replay.callers import named
 from replay.families import FORKS, one_by_one
 from replay.lifetimes import AFTER, BEFORE, walk_lives
@@ -46,6 +47,7 @@ def anon_walks(
     events: Mapping[str, pl.DataFrame],
     avc: pl.DataFrame,
     vma: pl.DataFrame,
+    spaces: pl.DataFrame,
     gaps: Gaps | None,
     comms: Mapping[int, str],
 ) -> pl.DataFrame:
@@ -55,6 +57,7 @@ def anon_walks(
         events: The ``ev_*`` tables.
         avc: Table ``avc``.
         vma: Table ``vma``.
+        spaces: ``spaces.task_spaces``.
         gaps: When events were lost; None: none were.
         comms: The last name of each thread id.
     """
@@ -67,9 +70,12 @@ def anon_walks(
     walks = walks.with_columns(pages=order.replace_strict(PAGES, default=None, return_dtype=pl.UInt64))
     walks = walks.with_columns(last_pgoff=pl.col("first_pgoff") + pl.col("pages") - 1)
     walks = _hits(walks, events["ev_migration_pte"])
-    walks = _relatives(walks, avc, vma, gaps)
+    lives = one_by_one(avc)
+    trees = _trees(walks, avc)
+    walks = _relatives(walks, trees, _known(lives, vma), gaps)
+    ends = last_mapping(walks, trees, lives, events, spaces)
     return (
-        _visited(walks)
+        _visited(walks.join(ends, on="walk_id", how="left", maintain_order="left"))
         .join(_observed(events, walks), on="walk_id", how="left", maintain_order="left")
         .with_columns(observed_ns=pl.col("end_ns") - pl.col("ts_ns"))
         .select(TABLES["anon_walk"].arrow.names)
@@ -130,18 +136,29 @@ def _hits(walks: pl.DataFrame, ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _relatives(walks: pl.DataFrame, avc: pl.DataFrame, vma: pl.DataFrame, gaps: Gaps | None) -> pl.DataFrame:
-    """With ``relatives``; null where it cannot be known."""
-    walked = walks.select("anon_vma").unique()
-    lives = avc.join(walked, on="anon_vma", how="semi", maintain_order="left").with_columns(
-        born=pl.col("born_seq").fill_null(BEFORE), died=pl.col("died_seq").fill_null(AFTER)
+def _trees(walks: pl.DataFrame, avc: pl.DataFrame) -> Trees:
+    """The trees that are walked, but those of which an interval has no known place."""
+    unplaced = avc.filter(pl.any_horizontal(pl.col(name).is_null() for name in PLACE))
+    walked = avc.join(walks.select("anon_vma"), on="anon_vma", how="semi", maintain_order="left")
+    placed = walked.join(unplaced, on="anon_vma", how="anti", maintain_order="left")
+    return Trees(
+        placed.with_columns(
+            born=pl.col("born_seq").fill_null(BEFORE), died=pl.col("died_seq").fill_null(AFTER)
+        )
     )
-    trees = Trees(lives)
-    known = _known(one_by_one(avc), vma)
-    unplaced = lives.filter(pl.any_horizontal(pl.col(name).is_null() for name in PLACE))
+
+
+def _relatives(walks: pl.DataFrame, trees: Trees, known: pl.DataFrame, gaps: Gaps | None) -> pl.DataFrame:
+    """With ``relatives``, ``tree`` and ``instant``; null where it cannot be known.
+
+    Args:
+        walks: With ``hit`` and ``mapping``.
+        trees: The trees that they walk.
+        known: Of each life of an anon_vma, whether all of its tree is known.
+        gaps: When events were lost; None: none were.
+    """
     asked = (
         walks.join(trees.codes, on="anon_vma")
-        .join(unplaced, on="anon_vma", how="anti")
         .sort("enter")
         .join_asof(known, left_on="enter", right_on="since", by="anon_vma", check_sortedness=False)
         .drop_nulls(["first_pgoff", "last_pgoff"])
@@ -156,7 +173,10 @@ def _relatives(walks: pl.DataFrame, avc: pl.DataFrame, vma: pl.DataFrame, gaps: 
     if gaps is not None:
         certain &= ~gaps.within(since, leave)
     found = asked.select(
-        "walk_id", relatives=pl.Series(trees.overlapping(tree, instant, *span), dtype=pl.Int64)
+        "walk_id",
+        "tree",
+        instant=pl.Series(instant),
+        relatives=pl.Series(trees.overlapping(tree, instant, *span), dtype=pl.Int64),
     ).filter(pl.Series(certain))
     # Fewer than map the folio: there are some that the capture does not show.
     shown = pl.col("relatives") >= pl.col("mapping").fill_null(0)
@@ -212,14 +232,15 @@ def _known(lives: pl.DataFrame, vma: pl.DataFrame) -> pl.DataFrame:
 
 
 def _visited(walks: pl.DataFrame) -> pl.DataFrame:
-    """With ``iterations`` and its bounds.
+    """With ``iterations`` and its bounds; ``place_least`` and ``place_most`` are of ``last_mapping``.
 
     A walk that nothing ends visits all relatives; one that ends as its callback likes or with the last
     mapping, at least those whose page table entry it changed, and one if any maps the folio; one that gives
     up when the lock is taken, maybe none.
     """
     caller, mapped = pl.col("caller"), pl.col("mapping") > 0
-    met = pl.max_horizontal("sets", pl.when(mapped & (pl.col("relatives") > 0)).then(1).otherwise(0))
+    one = pl.when(mapped & (pl.col("relatives") > 0)).then(1).otherwise(0)
+    met = pl.max_horizontal(pl.coalesce("place_least", "sets"), one)
     everything = (caller == RESTORES) | (caller.is_in(VISIT_ALL) & mapped)
     least = (
         pl.when(everything.fill_null(False))
@@ -229,11 +250,12 @@ def _visited(walks: pl.DataFrame) -> pl.DataFrame:
         .otherwise(0)
     )
     known = pl.col("relatives").is_not_null()
-    return walks.with_columns(
-        iterations_least=pl.when(known).then(least.cast(pl.Int64)), iterations_most="relatives"
-    ).with_columns(
-        iterations=pl.when(pl.col("iterations_least") == pl.col("iterations_most")).then("relatives")
+    bounded = walks.with_columns(
+        iterations_least=pl.when(known).then(least.cast(pl.Int64)),
+        iterations_most=pl.coalesce("place_most", "relatives"),
     )
+    same = pl.col("iterations_least") == pl.col("iterations_most")
+    return bounded.with_columns(iterations=pl.when(same).then("iterations_least"))
 
 
 def _observed(events: Mapping[str, pl.DataFrame], walks: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from replay.oracle import read, tree_ages, vma_versions
-from replay.oracle_state import AFTER, BEFORE
+from replay.oracle_pages import Spaces
+from replay.oracle_state import AFTER, BEFORE, PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,7 @@ def anon_walks(events: Mapping[str, pa.Table | Rows]) -> Rows:
     causes = {row["vma_id"]: row["cause_event"] for row in vma_versions(state.intervals)}
     begun = _begun(state.intervals, causes)
     restored = any(name == "ev_migration_pte" and not row["is_set"] for name, row in ordered)
+    written, own = _written(Spaces(state.intervals, state.items, ordered), ordered), _own(state.intervals)
     rows = []
     for walk_id, (entry, exit_, ptes) in enumerate(_walks(ordered)):
         sets = [row["seq"] for row in ptes if row["is_set"]]
@@ -47,17 +49,73 @@ def anon_walks(events: Mapping[str, pa.Table | Rows]) -> Rows:
         if not whole or not whole[-1] or (relatives or 0) < (mapping or 0):
             relatives = None
         least = None if relatives is None else _least(entry, relatives, mapping, len(sets))
+        most = relatives
+        if relatives is not None and mapping and mapping == len(sets) < relatives:
+            spared = _places(tree, entry, sets[0], written, own)
+            if entry["rmap_one"] == "try_to_migrate_one" and len(spared) >= mapping:
+                least, most = spared[mapping - 1], spared[-1]
+                if entry["try_lock"] is not False:
+                    least = 0
         rows.append(
             {
                 "walk_id": walk_id,
                 "relatives": relatives,
                 "mapping": mapping,
-                "iterations": relatives if least == relatives else None,
+                "iterations": least if least == most else None,
                 "iterations_least": least,
-                "iterations_most": relatives,
+                "iterations_most": most,
             }
         )
     return rows
+
+
+def _written(spaces: Spaces, ordered: Events) -> Mapping[tuple[int, int], list[int]]:
+    """Places of write faults by mm and page."""
+    written: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for name, row in ordered:
+        if name == "ev_fault" and row["error_code"] & 2:
+            mm = spaces.mm_of(row["pid"], row["seq"])
+            if mm is not None:
+                written[mm, row["address"] // PAGE_SIZE * PAGE_SIZE].append(row["seq"])
+    return written
+
+
+def _own(intervals: list[Interval]) -> Mapping[int | None, int]:
+    """The anon_vma that a fork made for a VMA, by vma_id: nothing was on its tree before."""
+    age = tree_ages(intervals)
+    own = {}
+    for each in intervals:
+        same = [other for other in intervals if other.vma_id == each.vma_id]
+        youngest = max((age[other], other.anon_vma) for other in same)
+        if (age[each], each.anon_vma) == youngest and not any(
+            (age[other], other.anon_vma) == youngest and other.born < each.born for other in intervals
+        ):
+            own[each.vma_id] = each.anon_vma
+    return own
+
+
+def _places(
+    tree: list[Interval],
+    entry: Row,
+    now: int,
+    written: Mapping[tuple[int, int], list[int]],
+    own: Mapping[int | None, int],
+) -> list[int]:
+    """Places, in the order of the tree, of the relatives that may map the folio of one page."""
+    index: int = entry["index"]
+    met = [
+        each
+        for each in tree
+        if each.first <= index <= each.last and (each.born_seq or BEFORE) <= now < (each.died_seq or AFTER)
+    ]
+    places = []
+    for place, each in enumerate(sorted(met, key=lambda each: (each.first, each.born)), 1):
+        page = each.vm_start + (index - each.first) * PAGE_SIZE
+        born = each.born_seq or BEFORE
+        copied = any(born < seq < entry["seq"] for seq in written.get((each.mm, page), ()))
+        if not copied or own.get(each.vma_id, entry["anon_vma"]) == entry["anon_vma"]:
+            places.append(place)
+    return places
 
 
 def _walks(ordered: Events) -> list[tuple[Row, int, list[Row]]]:

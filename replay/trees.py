@@ -14,6 +14,8 @@ import polars as pl
 from replay.alive import AliveIndex
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Int = NDArray[np.int64]
@@ -177,24 +179,33 @@ class Trees:
         place = np.empty(len(tree), np.int64)
         place[everything] = self.places(tree[everything], instant[everything], life[everything])
         rest = np.flatnonzero(~everything)
-        if not len(rest):
-            return place
+        place[rest] = 0
+        own = self.by_first.rank
+        for row, near in self.within(tree[rest], instant[rest], first[rest], last[rest]):
+            np.add.at(place, rest[row], own[near] <= own[life[rest[row]]])
+        return place
+
+    def within(self, tree: Int, instant: Int, first: UInt, last: UInt) -> Iterator[tuple[Int, Int]]:
+        """The lives on ``tree`` at ``instant`` that overlap ``[first, last]``, some at a time, in no order.
+
+        Yields:
+            Two columns: number of the question, life.
+        """
+        if not len(tree):
+            return
         codes = self.lives["space"].to_numpy()
         span = (self.lives["born"].to_numpy(), self.lives["died"].to_numpy())
         by_first = AliveIndex(codes, self.first, *span, len(self.spaces))
         by_last = AliveIndex(codes, self.last, *span, len(self.spaces))
-        rows = pl.DataFrame({"row": rest, "tree": tree[rest]}).join(self.spaces, on="tree")
+        rows = pl.DataFrame({"row": np.arange(len(tree)), "tree": tree}).join(self.spaces, on="tree")
         row, space = rows["row"].to_numpy(), rows["space"].to_numpy()
         at = instant[row]
         below = by_first.alive_below(space, at, by_first.ranks_through(space, last[row]))
         wanted = below - by_last.alive_below(space, at, by_last.ranks_below(space, first[row]))
-        place[rest] = 0
-        own = self.by_first.rank
         while len(row := row[wanted > 0]):
             keep = wanted > 0
             space, at, below, wanted = space[keep], at[keep], below[keep] - 1, wanted[keep]
             near = by_first.nth_alive(space, at, below)
             overlaps = self.last[near] >= first[row]
             wanted = wanted - overlaps
-            np.add.at(place, row, overlaps & (own[near] <= own[life[row]]))
-        return place
+            yield row[overlaps], near[overlaps]

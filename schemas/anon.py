@@ -84,7 +84,13 @@ ANON_WALK: Final = Table(
             null="not known: where it lies is in the next two columns",
         ),
         count("iterations_least", "Relatives visited, at least. Replayed.", _REPLAY, null="as relatives"),
-        count("iterations_most", "Relatives visited, at most. Replayed.", _REPLAY, null="as relatives"),
+        count(
+            "iterations_most",
+            "Relatives visited, at most: a relative that wrote the page since it was forked does not map it. "
+            "Replayed.",
+            _REPLAY,
+            null="as relatives",
+        ),
         count(
             "observed_iterations",
             "Relatives visited as the kernel counted.",

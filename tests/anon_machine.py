@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.mm_machine import PAGE, AddressSpaces
 
 if TYPE_CHECKING:
-    from tests.mm_machine import Mm, Vma
+    from tests.mm_machine import AnonVma, Mm, Vma
 
 CALLERS = (
     "try_to_migrate_one",
@@ -36,6 +36,7 @@ class AnonMachine(AddressSpaces):
 
     def __init__(self, numbers: list[int], *, anon_pgoff: bool) -> None:
         self.truth: list[TrueWalk] = []
+        self.written: set[tuple[Mm, int]] = set()
         super().__init__(numbers, anon_pgoff=anon_pgoff)
 
     def exec_mmap(self, task: tuple[Mm, int] | None) -> None:
@@ -43,6 +44,10 @@ class AnonMachine(AddressSpaces):
         self.enter(pid, "execve", 0)
         super().exec_mmap(task)
         self.leave(pid, "execve", 0)
+
+    def fault(self, vma: Vma, address: int, pid: int) -> None:
+        super().fault(vma, address, pid)
+        self.written.add((vma.mm, address))
 
     def relatives(self, vma: Vma, tree: int, first: int, last: int) -> list[Vma]:
         """VMAs on one of the trees of ``vma`` that overlap the range, in order."""
@@ -57,13 +62,27 @@ class AnonMachine(AddressSpaces):
         faulted = [vma for mm in self.mms for vma in mm.vmas if vma.anon_vma]
         if (vma := self.pick(faulted)) is None:
             return
-        pid, caller, tree = 31 + self.number(2), self.pick(list(CALLERS)), self.number(len(vma.chain))
+        pid, caller, tree = (
+            31 + self.number(2),
+            self.pick([*CALLERS, *4 * CALLERS[:1]]),
+            self.number(len(vma.chain)),
+        )
         order = int(self.number(5) == 0)
         first = self.key(vma) + self.number((vma.end - vma.start) // PAGE)
         last = first + (1 << order) - 1
         anon_vma = vma.chain[tree].anon_vma
-        mapped = [self.number(3) > 0 for _ in range(16)]
-        mapping = sum(mapped[: len(self.relatives(vma, tree, first, last))])
+        for each in self.relatives(vma, tree, first, last):  # forks write it
+            address = each.start + (first - self.key(each)) * PAGE
+            if (
+                each.anon_vma is not anon_vma
+                and each.mm.tasks
+                and each.start <= address < each.end
+                and self.number(3)
+            ):
+                self.fault(each, address, each.mm.tasks[0])
+        chance = [self.number(3) > 0 for _ in range(16)]
+        mapped = self.mapped(self.relatives(vma, tree, first, last), anon_vma, first, chance)
+        mapping = sum(mapped)
         try_lock = caller == "folio_referenced_one"
         enter = self.emit(
             "ev_anon_walk",
@@ -84,12 +103,24 @@ class AnonMachine(AddressSpaces):
                 self.pick([self.do_split, self.do_fork, self.do_munmap, self.do_exit])()
         if vma.chain[tree:] and vma.chain[tree].anon_vma is anon_vma:
             met = self.relatives(vma, tree, first, last)
+            mapped = self.mapped(met, anon_vma, first, chance)
             if caller == "remove_migration_pte":
-                mapping = sum(mapped[: len(met)])
+                mapping = sum(mapped)
             contended = try_lock and self.number(4) == 0
-            visited = 0 if contended else self.walk(met, mapped, sum(mapped[: len(met)]), caller, pid, first)
+            visited = 0 if contended else self.walk(met, mapped, sum(mapped), caller, pid, first)
             self.truth.append(TrueWalk(enter, len(met), mapping, visited))
         self.emit("ev_anon_walk", pid, is_return=True)
+
+    def mapped(self, met: list[Vma], anon_vma: AnonVma, first: int, chance: list[bool]) -> list[bool]:
+        """Which relatives map the folio: any, but those that wrote the page into a folio of their own."""
+        return [
+            maps
+            and not (
+                vma.anon_vma is not anon_vma
+                and (vma.mm, vma.start + (first - self.key(vma)) * PAGE) in self.written
+            )
+            for vma, maps in zip(met, chance, strict=False)
+        ]
 
     def walk(
         self, met: list[Vma], mapped: list[bool], left: int, caller: str | None, pid: int, first: int
