@@ -413,6 +413,8 @@ def main() -> NoReturn:
         sys.exit(_report(error, debug=debug))
     except Exception as error:
         sys.exit(_report(InternalError(error), debug=debug))
+    finally:
+        gc.freeze()  # at its end the interpreter would look through everything for cycles: a twentieth
     sys.exit()
 
 
