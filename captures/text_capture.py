@@ -145,6 +145,7 @@ class TextCapture:
             *limits.loss_rows(self._index, self._preamble),
             *limits.line_rows(self._index, self._preamble),
             *limits.time_rows(self._index),
+            *limits.side_rows(self._dialect),
         ]
         counts = self.event_counts()
         for name, event in self._events.items():

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captures.losses import QualityRow
+from captures.text_heads import PERF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from captures.text_heads import Dialect
     from captures.text_index import Index
     from captures.text_preamble import Preamble
 
@@ -59,6 +61,16 @@ def line_rows(index: Index, preamble: Preamble) -> Iterator[QualityRow]:
         )
         missing = preamble.entries - present
         yield QualityRow("missing_lines", None, None, None, missing, text, "warning")
+
+
+def side_rows(dialect: Dialect) -> Iterator[QualityRow]:
+    """What a perf.data has beside its samples; perf script prints that only if it is asked to."""
+    if dialect is PERF:
+        text = (
+            "records beside the samples (fork, exec, comm, mmap) are not read from the text of perf script, as "
+            "they are from a perf.data; losses are known where it prints them (perf script --show-lost-events)"
+        )
+        yield QualityRow("no_side_band", None, None, None, None, text, "info")
 
 
 def time_rows(index: Index) -> Iterator[QualityRow]:

@@ -317,7 +317,8 @@ def test_losses_of_perf(tmp_path: Path) -> None:
         "",
         f"perf 1 [001]     2.000000000: exceptions:page_fault_user: {FAULT}",
     )
-    (row,) = quality(path)
+    row, unread = quality(path)
+    assert (unread["kind"], unread["severity"]) == ("no_side_band", "info")
     assert (row["kind"], row["cpu"], row["count"]) == ("lost_events", 1, 13)
     assert (row["start_ns"], row["end_ns"]) == (10**9, 2 * 10**9)
     with open_capture(path) as capture:
