@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from replay.mappings import Mappings
     from replay.trees import Trees
 
-ENDING: Final = (SETS, "try_to_unmap_one", "folio_referenced_one")
+AGES: Final = "folio_referenced_one"
+
+ENDING: Final = (SETS, "try_to_unmap_one", AGES)
 """rmap_one of the callers that end once all mappings are met."""
 
 

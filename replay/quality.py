@@ -8,7 +8,7 @@ import polars as pl
 
 from replay.agreement_causes import CAUSES
 from replay.doubts import AFTER_LOSS, DURING, LIST, TREE
-from replay.ends import ENDING
+from replay.ends import AGES, ENDING
 from replay.gaps import KINDS
 from replay.losses import BEGIN, END
 from replay.stale import WORDS, stale_items
@@ -202,6 +202,13 @@ def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple
         "info",
         int((ending & modelled.fill_null(True)).sum()),
         "walks show no page-table events; where they end early follows from merges, forks and unmappings",
+    )
+    yield (
+        "reclaim_unseen",
+        "info",
+        int((callers == AGES).fill_null(False).sum()),
+        "walks of folio_referenced() count as ending at the last mapping; no event tells whether a locked VMA "
+        "or a busy lock ended them before, or a mapping of another memory cgroup kept them going to the end",
     )
     yield (
         "compat",

@@ -6,6 +6,10 @@ the merge, ``linear`` the page's own at the merge. Cases of VMAs and anon_vmas a
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from replay.pipeline import analyze
 from replay.stale import stale_items
 from tests.mm_machine import PAGE
 from tests.stories import AGES, RESTORES, UNMAPS, Story
@@ -325,6 +329,44 @@ def test_case_15_reclaim() -> None:
         assert outcome.loops("full", walk) == [4, 4, 4, 1]
         assert outcome.loops("linear", walk) == [1] * 4
         assert outcome.found(walk) == every((4, 0), vm_pgoff=(4, 0))
+
+
+class OfAnotherCgroup(Story):
+    """Reclaim of a cgroup that none of the mappings belongs to: each is passed over, none is counted."""
+
+    def rmap_one(self, *_: Any) -> bool:
+        return False
+
+
+class Mlocked(Story):
+    """VM_LOCKED, by a call that the capture does not have: the first mapping ends the walk."""
+
+    def rmap_one(self, *_: Any) -> bool:
+        return True
+
+
+def test_case_15_cannot_be_seen() -> None:
+    """Three kernels record the same, event by event, while their walks make 13, 32 and 4 iterations."""
+    told, made = [], []
+    for kind in (Story, OfAnotherCgroup, Mlocked):
+        story = kind()
+        task = story.task
+        task.mmap(0x400, 4)
+        task.write(0x400, 4)
+        task.split_into_pages(0x400, 4)
+        story.walk(task.merge(0x400, 4), AGES, 1)
+        told.append(story.events)
+        made.append(sum(loop.iterations for loop in story.truth[0].loops))
+    assert told[0] == told[1] == told[2]
+    assert made == [13, 32, 4]
+
+
+def test_case_15_is_said() -> None:
+    path = Path(__file__).parent / "data" / "truth" / "7.3_s1-small_truth-tiny.dat"
+    tables = analyze(path).tables
+    walks = {row["walk_id"] for row in tables["walk"].to_pylist() if row["caller"] == AGES}
+    said = {row["kind"]: row["count"] for row in tables["quality"].to_pylist()}
+    assert said["reclaim_unseen"] == len(walks) > 0
 
 
 def test_case_19_mprotect_back() -> None:
