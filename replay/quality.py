@@ -207,7 +207,7 @@ def _assumed(exact: Exact, events: Mapping[str, pl.DataFrame]) -> Iterator[tuple
         "reclaim_unseen",
         "info",
         int((callers == AGES).fill_null(False).sum()),
-        "walks of folio_referenced() count as ending at the last mapping; no event tells whether a locked VMA "
+        "walks of folio_referenced() count as ending at the last mapping; no event tells if a locked VMA "
         "or a busy lock ended them before, or a mapping of another memory cgroup kept them going to the end",
     )
     yield (
