@@ -67,8 +67,9 @@ def side_rows(dialect: Dialect) -> Iterator[QualityRow]:
     """What a perf.data has beside its samples; perf script prints that only if it is asked to."""
     if dialect is PERF:
         text = (
-            "records beside the samples (fork, exec, comm, mmap) are not read from the text of perf script, as "
-            "they are from a perf.data; losses are known where it prints them (perf script --show-lost-events)"
+            "records beside the samples (fork, exec, comm, mmap) are not read from the text of perf script, "
+            "as they are from a perf.data; losses are known where it prints them (perf script "
+            "--show-lost-events)"
         )
         yield QualityRow("no_side_band", None, None, None, None, text, "info")
 
