@@ -89,7 +89,6 @@ def test_the_small_mm_does_everything() -> None:
             seen["the last mapping is bounded"] += ends and row["iterations_most"] < row["relatives"]
             seen["large"] += row["last_pgoff"] > row["first_pgoff"]
     assert min(seen.values()) >= 10, seen
-    print(seen)
 
 
 @pytest.mark.parametrize("kernel", ["6.12", "7.3"])
