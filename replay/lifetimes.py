@@ -161,10 +161,12 @@ def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
     # Most VMAs are on one tree: only the others need their lives put together.
     version = lives["version"].to_numpy()
     lives = lives.with_columns(alone=pl.Series(np.bincount(version)[version] == 1))
-    linked = lives.filter(~pl.col("alone"))
+    linked = lives.with_row_index("row").filter(~pl.col("alone"))
+    narrow = lives.select("anon_vma", "born", "died", "avc", "mm", "vm_start", "vm_end", "alone")
+    narrow = narrow.with_row_index("row").join(linked, on="anon_vma", how="semi")
+    ages = tree_ages(narrow).filter(~pl.col("alone")).select("row", "tree_age")
     several = (
-        tree_ages(lives.join(linked, on="anon_vma", how="semi"))
-        .filter(~pl.col("alone"))
+        linked.join(ages, on="row")
         .sort("version", "born", "died")
         .group_by("version")
         .agg(
