@@ -35,6 +35,8 @@ CHUNK_LINES: Final = 1 << 16
 
 _RESERVED: Final = ("seq", "ts_ns", "cpu", "pid")
 
+_USER_STACK: Final = "ftrace:user_stack"
+
 
 @dataclass(frozen=True)
 class TextEvent:
@@ -149,7 +151,7 @@ class TextCapture:
         ]
         counts = self.event_counts()
         for name, event in self._events.items():
-            if isinstance(event.body, str) and self._has_role(name, event):
+            if isinstance(event.body, str) and (name == _USER_STACK or self._has_role(name, event)):
                 rows.append(limits.left_out(name, event.body, counts[name]))
         rows += [limits.unread_event(name, *broken) for name, broken in self._broken.items()]
         return quality_table(rows)
@@ -211,7 +213,10 @@ class TextCapture:
         for name, keys in places.items():
             samples = [each for place in keys for each in index.samples[place]]
             is_marker = index.keys[keys[0]] == f"{MARKER}:"
-            events[name] = TextEvent(tuple(keys), body_of(name, samples, is_marker=is_marker))
+            body = body_of(name, samples, is_marker=is_marker)
+            if name == _USER_STACK:
+                body = "stacks are read from a trace.dat or a perf.data, not from text"
+            events[name] = TextEvent(tuple(keys), body)
         return events
 
     def _table(self, name: str) -> pa.Table:
@@ -277,7 +282,7 @@ def full_name(key: str, samples: list[str]) -> str:
     """
     name = key.rstrip("(:<- >").removeprefix("<")
     if key.startswith("<"):
-        return f"ftrace:{'user' if name.startswith('user') else 'kernel'}_stack"
+        return _USER_STACK if name.startswith("user") else "ftrace:kernel_stack"
     if key.endswith(" <-"):
         return "ftrace:function"
     if name.startswith("sys_") and key.endswith(("(", " -> ")):

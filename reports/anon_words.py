@@ -34,6 +34,13 @@ def section(rows: Rows) -> Section | None:
     )
 
 
+def verdict(rows: Rows) -> list[str]:
+    """The sentence of the verdict; none: no such walk was recorded."""
+    if not rows:
+        return []
+    return [f"{TITLE}: {_relatives(rows)}"]
+
+
 def _sum(rows: Rows, name: str) -> int:
     return sum(row[name] for row in rows)
 

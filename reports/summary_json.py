@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reports.facts import Facts
     from reports.section import Section
 
-SCHEMA_VERSION: Final = "1.7"
+SCHEMA_VERSION: Final = "1.8"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -35,7 +35,7 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
     instants, agreeing_trees, causes with their instants; null: not asked);
     ``time_fit``, ``iteration_cost``, ``lost`` (rows of the tables of these names);
     ``nodes`` (rows of table ``node_summary``); ``sharing`` (rows of table ``sharing``);
-    ``other_kernel`` (rows of the table of this name);
+    ``other_kernel`` (rows of the table of this name); ``anon`` (rows of table ``anon_summary``);
     ``misses`` (strategy, cause or null, mappings);
     ``quality`` (rows of table ``quality`` that say the same together); ``omitted`` (rows of the last two
     beyond the first 1,000); ``sections``: for each section of the page its sentences and its tables, with
@@ -65,6 +65,7 @@ def json_of(facts: Facts, parts: Sequence[Section]) -> str:
         "nodes": [dict(row) for row in facts.nodes],
         "sharing": [dict(row) for row in facts.sharing],
         "other_kernel": [dict(row) for row in facts.other],
+        "anon": [dict(row) for row in facts.anon],
         "misses": [asdict(miss) for miss in facts.misses[:MAX_ROWS]],
         "quality": [asdict(note) for note in facts.notes[:MAX_ROWS]],
         "omitted": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import node_words, time_words
+from reports import anon_words, node_words, time_words
 from reports.walk_facts import UNCERTAIN
 from schemas.walks import OBSERVED
 
@@ -25,15 +25,16 @@ EVIDENCE: Final = {
 def verdict(facts: Facts) -> list[str]:
     """The sentences that come first: what is missed and since when, what walks cost, who waited for them."""
     asked = [row for row in facts.rows if row["strategy"] != OBSERVED]
+    relatives = anon_words.verdict(facts.anon)
     if not asked:
-        predicted = node_words.verdict(facts.nodes)
+        predicted = [*node_words.verdict(facts.nodes), *relatives]
         return predicted or ["No walk could be replayed: `replay inspect CAPTURE` says what to record."]
     if not any(row["walks"] for row in asked):
-        predicted = node_words.verdict(facts.nodes)
+        predicted = [*node_words.verdict(facts.nodes), *relatives]
         nothing = "" if predicted else ": there is nothing to compare"
         return [f"The capture holds no walk of rmap_walk_ksm(){nothing}.", *predicted]
     waited = facts.waits.sentences if facts.waits is not None and facts.waits.count else []
-    return [*_uncertain(facts), *misses(facts), *_cost(facts, asked), *waited]
+    return [*_uncertain(facts), *misses(facts), *_cost(facts, asked), *waited, *relatives]
 
 
 def misses(facts: Facts) -> list[str]:

@@ -488,3 +488,18 @@ def test_time_does_not_grow_with_the_square_of_a_line(tmp_path: Path) -> None:
     odd = [each[: text_index.MAX_LINE_BYTES - 1] for each in odd]
     path = capture_of(tmp_path, event, *odd)
     assert len(rows(path, "ev_fault")) == 1
+
+
+def test_user_stacks_of_text_are_said_not_to_be_read(tmp_path: Path) -> None:
+    head = "           bash-1     [001] .....     1.00000"
+    fault = "page_fault_user: address=0x1 ip=0x1 error_code=0x0"
+    path = capture_of(
+        tmp_path,
+        f"{head}1: {fault}",
+        f"{head}2: <user stack trace>",
+        " =>  <00007f5ac7e1f9a4>",
+        f"{head}3: {fault}",
+    )
+    (row,) = [row for row in quality(path) if row["kind"] == "unread_event"]
+    assert (row["count"], "ftrace:user_stack" in row["effect"]) == (1, True)
+    assert len(rows(path, "ev_fault")) == 2
