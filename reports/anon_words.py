@@ -30,7 +30,7 @@ def section(rows: Rows) -> Section | None:
         sentences=sentences,
         lines=[*sentences, *(_line(row) for row in rows)],
         in_text=f"{TITLE} (rmap_walk_anon):",
-        grids=[_table(rows)],
+        grids=_tables(rows),
     )
 
 
@@ -79,21 +79,32 @@ def _line(row: Mapping[str, Any]) -> str:
     )
 
 
-def _table(rows: Rows) -> Grid:
-    names = (
-        *("caller", "walks", "relatives_max", "known", "relatives_total", "mapping_total"),
-        *("replayed", "iterations_total", "compared", "agreeing", "bounded", "within"),
-        *("longest_ns", "together_ns"),
+def _tables(rows: Rows) -> list[Grid]:
+    known = (
+        "Relatives: VMAs on the trees that have the page's offset (replayed), and those that map the page "
+        "(observed), of the walks of which both are known. tables/anon_walk.parquet has each walk."
     )
-    columns = (
-        "caller,walks:n,most relatives=relatives_max:n,known:n,relatives=relatives_total:n,"
-        "mapping=mapping_total:n,replayed:n,visited=iterations_total:n,compared:n,agreeing:n,bounded:n,within:n,"
-        "longest ms=longest_ns:ms,all ms=together_ns:ms"
+    counted = (
+        "Replayed: walks whose relatives visited are known, and their sum. Compared: those of them that the "
+        "kernel counted too; bounded: others that it counted."
     )
-    caption = (
-        "Known: walks of which both is known, relatives on the tree (replayed) and those that map the page "
-        "(observed); the two sums are over these. Replayed: walks whose relatives visited are known, and "
-        "their sum. Compared: those of them that the kernel counted too; bounded: others that it counted. "
-        "tables/anon_walk.parquet has each walk."
-    )
-    return grid("anon", columns, [[row[name] for name in names] for row in rows], caption)
+    return [
+        _grid(
+            rows,
+            "anon",
+            "caller:wide,walks:n,known:n,relatives=relatives_total:n,mapping=mapping_total:n,"
+            "most relatives=relatives_max:n,longest ms=longest_ns:ms,all ms=together_ns:ms",
+            known,
+        ),
+        _grid(
+            rows,
+            "anon_counts",
+            "caller:wide,replayed:n,visited=iterations_total:n,compared:n,agreeing:n,bounded:n,within:n",
+            counted,
+        ),
+    ]
+
+
+def _grid(rows: Rows, name: str, columns: str, caption: str) -> Grid:
+    names = [each.partition(":")[0].rpartition("=")[2] for each in columns.split(",")]
+    return grid(name, columns, [[row[each] for each in names] for row in rows], caption)

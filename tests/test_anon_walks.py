@@ -111,8 +111,11 @@ def test_real_walks_visit_what_is_replayed(kernel: str) -> None:
     assert "2,264 relatives have the page's offset (replayed) and 1,422 of these map it (observed)." in text
     assert "relatives visited (observed) is the replayed in 267 of 267 walks." in text
     assert "Where only bounds of it are known, its count is within them in 37 of 37 walks." in text
-    (row, _) = json.loads(json_summary(tables))["sections"]["anon"]["anon"]
+    document = json.loads(json_summary(tables))
+    (row, _) = document["anon"]
     assert (row["caller"], row["relatives_total"], row["agreeing"]) == ("remove_migration_pte", 1132, 152)
+    assert [each["agreeing"] for each in document["sections"]["anon"]["anon_counts"]][0] == 152
+    assert "1,422 of these map it" in " ".join(document["verdict"])
     answers = inspect(RECORDED / f"{kernel}.dat")["answer"].to_pylist()
     assert [each["answer"] for each in answers if each["question"] == "relatives"] == ["exact"]
 
