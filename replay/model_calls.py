@@ -11,6 +11,7 @@ from replay.model_rules import (
     EACCES,
     ENOMEM,
     EPERM,
+    HUGE_PAGE,
     KSM_INCOMPATIBLE,
     MADV_DODUMP,
     MADV_KEEPONFORK,
@@ -30,6 +31,7 @@ from replay.model_rules import (
     VM_MAY,
     VM_MAYBE_GUARD,
     VM_MERGEABLE,
+    VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_READ,
     VM_SEALED,
@@ -40,6 +42,7 @@ from replay.model_state import (
     BRK_BEFORE,
     FAULT_OF_UNKNOWN,
     FIXED_MMAP_FAILED,
+    HUGE_PAGE_READ_FAULT,
     MAPS_DIFFER,
     MERGEABLE_FIRST,
     TOO_MANY_VMAS,
@@ -57,9 +60,13 @@ from replay.model_vma import (
 )
 
 
-def fault(s: State, mm: int, page: int) -> None:
-    """A write fault: the first one in a private VMA gives it an anon_vma."""
+def fault(s: State, mm: int, page: int, is_write: int) -> None:
+    """A fault: the first write in a private VMA gives it an anon_vma; a read may, with huge pages."""
     vma = find_vma(s, mm, page)
+    if not is_write:
+        if vma >= 0 and s.vma[vma].start <= page and may_try_huge_page(s, vma, page):
+            s.count[HUGE_PAGE_READ_FAULT] += 1
+        return
     if vma < 0:
         s.count[FAULT_OF_UNKNOWN] += 1
         return
@@ -73,6 +80,19 @@ def fault(s: State, mm: int, page: int) -> None:
             post_update(s, vma)
     elif s.vma[vma].flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
         anon_vma_prepare(s, vma)
+
+
+def may_try_huge_page(s: State, vma: int, page: int) -> bool:
+    """Whether a read gives an anonymous VMA its anon_vma if huge pages are enabled: create_huge_pmd()."""
+    first = page & ~(HUGE_PAGE - 1)
+    return bool(
+        s.vma[vma].anon_vma < 0
+        and s.vma[vma].told == 0
+        and s.vma[vma].file == 0
+        and s.vma[vma].flags & (VM_SHARED | VM_NOHUGEPAGE) == 0
+        and s.vma[vma].start <= first
+        and first + HUGE_PAGE <= s.vma[vma].end
+    )
 
 
 def populate(s: State, mm: int, start: int, end: int) -> None:

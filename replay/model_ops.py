@@ -193,8 +193,8 @@ def _tasks(ev_task: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def _faults(ev_fault: pl.DataFrame) -> pl.DataFrame:
-    writes = ev_fault.filter(_has("error_code", k.PF_WRITE))
-    return _rows(writes, OP_FAULT, _page("address"), cause=pl.lit("page_fault"))
+    writes = _has("error_code", k.PF_WRITE)
+    return _rows(ev_fault, OP_FAULT, _page("address"), writes, cause=pl.lit("page_fault"))
 
 
 def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:

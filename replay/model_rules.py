@@ -123,6 +123,9 @@ MLOCK_ONFAULT: Final = 1
 PR_SET_MEMORY_MERGE: Final = 67
 CLONE_VM: Final = 0x100
 PF_WRITE: Final = 2
+HUGE_PAGE: Final = 512
+"""Pages of a huge page of the size of a PMD (x86-64)."""
+
 EAGAIN: Final = 11
 EACCES: Final = 13
 EFAULT: Final = 14

@@ -165,7 +165,7 @@ def step(s: State, ops: Operations, op: int) -> None:
         return
     mm = space_of(s, task)
     if kind == OP_FAULT:
-        fault(s, mm, a)
+        fault(s, mm, a, b)
     elif kind == OP_MPROTECT:
         mprotect(s, mm, a, b, c, d, e)
     elif kind == OP_ADVISE:

@@ -68,8 +68,9 @@ NO_KEY: Final = (1 << 63) - 1
     LOOKS_AHEAD,
     FIXED_MMAP_FAILED,
     FAULT_OF_UNKNOWN,
+    HUGE_PAGE_READ_FAULT,
     NEEDED,
-) = range(37)
+) = range(38)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)

@@ -26,6 +26,14 @@ MAX_PAGE = 1 << 44
 _NOT_FOLLOWED = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
 
 
+def _may_try_huge_page(vma: Vma, page: int) -> bool:
+    """Whether a read fault gives the VMA its anon_vma if huge pages are enabled: create_huge_pmd()."""
+    first = page - page % k.HUGE_PAGE
+    anonymous = vma.file == 0 and not vma.flags & (k.VM_SHARED | k.VM_NOHUGEPAGE)
+    fits = vma.start <= first and first + k.HUGE_PAGE <= vma.end
+    return anonymous and fits and vma.anon_vma is None and not vma.told
+
+
 def _born(row: Event) -> Event:
     """Birth of what an event makes; what a snapshot told when the capture began was there before."""
     seen = row["seq"] >= 0
@@ -256,7 +264,9 @@ class OracleModel(MremapCalls):
             else:
                 self.doubts["fault_of_unknown"] += page <= MAX_PAGE
             return
-        if row["error_code"] & k.PF_WRITE and vma.flags & k.VM_WRITE and not vma.flags & k.VM_SHARED:
+        if not row["error_code"] & k.PF_WRITE:
+            self.doubts["huge_page_read_fault"] += _may_try_huge_page(vma, page)
+        elif vma.flags & k.VM_WRITE and not vma.flags & k.VM_SHARED:
             self.areas.anon_vma_prepare(vma)
 
     def _expand_downwards(self, vma: Vma, page: int) -> None:

@@ -48,6 +48,7 @@ DOUBTS: Final = {
     "too_many_vmas": "a call failed as there were too many VMAs; at which one is not sure",
     "fixed_mmap_failed": "mmap with MAP_FIXED failed over what is mapped; what it had undone is not known",
     "fault_of_unknown": "writes where the model has no VMA, such as what exec mapped and no snapshot told",
+    "huge_page_read_fault": "a read gave a VMA its anon_vma if huge pages were enabled; the model says not",
     "calls_not_followed": "a call did what the model does not follow (process_madvise, shmat and their kind)",
     "calls_cut": "a call had no return, or a return no call, in the capture: what it did is not known",
     "maps_differ": "a snapshot of the maps showed something else than the model had, and was believed",

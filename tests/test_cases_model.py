@@ -15,6 +15,7 @@ import pytest
 
 from replay.exact import replay_exact
 from replay.model import reconstruct
+from replay.oracle_model import OracleModel
 from tests.model_machine import History
 from tests.stories import RESTORES, Outcome
 from tests.test_oracle import STRATEGIES, compare, table
@@ -294,11 +295,17 @@ def test_case_24_written_without_a_write_fault(told: Told, kernel: KernelRules) 
 def test_case_24_a_read_fault_may_try_a_huge_page(told: Told, kernel: KernelRules) -> None:
     """With huge pages enabled a read gives the VMA its anon_vma; that setting is in no event.
 
-    The model takes it for not enabled; beside probes the difference is named (``huge_page_read_fault``).
+    The model takes it for not enabled, and counts such reads; beside probes the difference is named
+    (``huge_page_read_fault``).
     """
     told.mmap(0, 1024)
-    told.history.fault(PID, at(0), write=False)
-    assert told.trees(kernel).is_empty()
+    told.history.fault(PID, at(511), write=False)
+    told.mmap(2048, 511)
+    told.history.fault(PID, at(2048), write=False)  # no whole huge page fits
+    events = told.history.events()
+    found, twin = reconstruct(events, kernel), OracleModel(events, kernel)
+    assert found.lives.is_empty()
+    assert found.doubts["huge_page_read_fault"] == twin.doubts["huge_page_read_fault"] == 1
     told.write(700)
     assert len(told.trees(kernel)) == 1
 
