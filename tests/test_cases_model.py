@@ -15,6 +15,7 @@ import pytest
 
 from replay.exact import replay_exact
 from replay.model import reconstruct
+from replay.model_rules import RULES
 from replay.oracle_model import OracleModel
 from tests.model_machine import History
 from tests.stories import RESTORES, Outcome
@@ -303,7 +304,7 @@ def test_case_24_a_read_fault_may_try_a_huge_page(told: Told, kernel: KernelRule
     told.mmap(2048, 511)
     told.history.fault(PID, at(2048), write=False)  # no whole huge page fits
     events = told.history.events()
-    found, twin = reconstruct(events, kernel), OracleModel(events, kernel)
+    found, twin = reconstruct(events, kernel), OracleModel(RULES[kernel]).run(events)
     assert found.lives.is_empty()
     assert found.doubts["huge_page_read_fault"] == twin.doubts["huge_page_read_fault"] == 1
     told.write(700)
