@@ -13,7 +13,7 @@ from typing import Final
 
 import polars as pl
 
-from replay.order import disjoint, in_order
+from replay.order import disjoint, in_order, ordering
 
 CLONE_VM: Final = 0x100
 _THREAD_DEPTH: Final = 16
@@ -38,11 +38,12 @@ def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
     named = lives.filter(pl.col("mm").is_not_null()).select(
         "mm", "born", "died", "vma", "anon_vma", "vm_start", "born_seq", "removed_by", creator="pid"
     )
-    ordered = in_order(named, "mm", "born", "died")
-    begins = disjoint(*(ordered[name].to_numpy() for name in ("mm", "born", "died")))
+    keys = [named[name].to_numpy() for name in ("mm", "born", "died")]
+    order = ordering(*keys)
+    begins = order[disjoint(*(key[order] for key in keys))]
     ends = named.select("mm", "died", gone="vma", by="removed_by").sort("died")
     heads = (
-        ordered.filter(pl.Series(begins))
+        named[begins]
         .sort("born")
         .join_asof(ends, left_on="born", right_on="died", by="mm", check_sortedness=False, suffix="_before")
         .filter(((pl.col("gone") != pl.col("vma")) | (pl.col("by") != pl.col("creator"))).fill_null(True))
