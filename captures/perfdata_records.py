@@ -200,7 +200,7 @@ class RecordStream:
         The kernel's records have whole words. What looks like a record is searched in every strip of the
         block, and the records from there on are followed in all strips at the same time. Where the records
         of one strip lead to one that was found in the next, that strip was right from there on; where they
-        do not, they are followed one by one until they do. So a wrong guess costs time only.
+        do not, its records are followed one by one. So a wrong guess costs time only.
         """
         whole = view[: len(view) & ~7]
         size = np.frombuffer(whole, dtype=f"{self._mark}u2")[3::4]  # the last two bytes of a record's header

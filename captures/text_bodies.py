@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from captures.eventfmt import MAX_FIELDS, EventFormat
-from captures.text_grammar import MARKER_TEMPLATE, TEMPLATES
+from captures.text_grammar import MARKER_TEMPLATE, TEMPLATES, USER_STACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,6 +138,8 @@ def body_of(name: str, samples: Sequence[str], *, is_marker: bool) -> Body | str
     """
     if is_marker:
         return _template(MARKER_TEMPLATE, _RAW_POINTER)
+    if name == USER_STACK:
+        return "stacks are read from a trace.dat or a perf.data, not from text"
     if name in TEMPLATES:
         return _best_template(TEMPLATES[name], samples)
     if name.startswith("syscalls:sys_enter_"):

@@ -17,7 +17,7 @@ from captures.info import CaptureInfo
 from captures.losses import quality_table
 from captures.spans import Spans
 from captures.text_bodies import Body, body_of, is_probe
-from captures.text_grammar import MARKER, PROBE_SYSTEM, SYSTEMS, TEMPLATES, UNKNOWN_SYSTEM
+from captures.text_grammar import MARKER, PROBE_SYSTEM, SYSTEMS, TEMPLATES, UNKNOWN_SYSTEM, USER_STACK
 from captures.text_heads import dialect_of, refusal
 from captures.text_index import WORKERS, Index
 from captures.text_preamble import Preamble
@@ -34,8 +34,6 @@ CHUNK_LINES: Final = 1 << 16
 """Lines of one event whose fields are read at once."""
 
 _RESERVED: Final = ("seq", "ts_ns", "cpu", "pid")
-
-_USER_STACK: Final = "ftrace:user_stack"
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class TextCapture:
         ]
         counts = self.event_counts()
         for name, event in self._events.items():
-            if isinstance(event.body, str) and (name == _USER_STACK or self._has_role(name, event)):
+            if isinstance(event.body, str) and self._has_role(name, event):
                 rows.append(limits.left_out(name, event.body, counts[name]))
         rows += [limits.unread_event(name, *broken) for name, broken in self._broken.items()]
         return quality_table(rows)
@@ -213,10 +211,7 @@ class TextCapture:
         for name, keys in places.items():
             samples = [each for place in keys for each in index.samples[place]]
             is_marker = index.keys[keys[0]] == f"{MARKER}:"
-            body = body_of(name, samples, is_marker=is_marker)
-            if name == _USER_STACK:
-                body = "stacks are read from a trace.dat or a perf.data, not from text"
-            events[name] = TextEvent(tuple(keys), body)
+            events[name] = TextEvent(tuple(keys), body_of(name, samples, is_marker=is_marker))
         return events
 
     def _table(self, name: str) -> pa.Table:
@@ -255,7 +250,7 @@ class TextCapture:
     def _has_role(self, name: str, event: TextEvent) -> bool:
         """Whether results may lack something without the event."""
         samples = [each for place in event.keys for each in self._index.samples[place]]
-        return name in TEMPLATES or name.startswith("syscalls:") or is_probe(samples)
+        return name in (*TEMPLATES, USER_STACK) or name.startswith("syscalls:") or is_probe(samples)
 
     def _missing(self, name: str) -> MissingEventsError:
         event = self._events.get(name)
@@ -282,7 +277,7 @@ def full_name(key: str, samples: list[str]) -> str:
     """
     name = key.rstrip("(:<- >").removeprefix("<")
     if key.startswith("<"):
-        return _USER_STACK if name.startswith("user") else "ftrace:kernel_stack"
+        return USER_STACK if name.startswith("user") else "ftrace:kernel_stack"
     if key.endswith(" <-"):
         return "ftrace:function"
     if name.startswith("sys_") and key.endswith(("(", " -> ")):

@@ -82,6 +82,7 @@ Two of them do not fit what is printed: exit_mmap prints another pointer than ``
 ``trace-cmd report -R``), and ksm_rmap_walk the name of ``rmap_one`` in place of its address.
 """
 
+USER_STACK: Final = "ftrace:user_stack"
 MARKER: Final = "tracing_mark_write"
 """Function that writes trace_marker: tracefs prints its name in place of ``print``."""
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.mappings import PAGE
+from replay.model_rules import PF_WRITE
 from replay.spaces import mm_of
 from replay.steps import SETS
 
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
 
     from replay.trees import Trees
 
-PAGE: Final = 4096
-WRITE_FAULT: Final = 2
-"""error_code of a fault: PF_WRITE."""
 RELATIVES_AT_MOST: Final = 20_000_000
 """Of all walks together; what comes after them keeps wider bounds."""
 
@@ -66,7 +65,7 @@ def last_mapping(
         ],
         how="horizontal",
     ).with_columns(address=pl.col("vm_start") + pages * PAGE)
-    faults = events["ev_fault"].filter(pl.col("error_code") & WRITE_FAULT != 0)
+    faults = events["ev_fault"].filter(pl.col("error_code") & PF_WRITE != 0)
     written = mm_of(faults.select("pid", "seq", address=pl.col("address") // PAGE * PAGE), spaces)
     copied = (pl.col("written") > pl.col("born")) & (pl.col("own") != pl.col("anon_vma"))
     placed = (

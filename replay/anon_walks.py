@@ -17,7 +17,7 @@ import polars as pl
 
 from replay.anon_ends import last_mapping
 from replay.callers import named
-from replay.families import FORKS, one_by_one
+from replay.families import FORKS
 from replay.lifetimes import AFTER, BEFORE, walk_lives
 from replay.names import with_names
 from replay.observed import by_iterator, within
@@ -46,6 +46,7 @@ STARTS: Final = ("execve", "execveat", *FORKS)
 def anon_walks(
     events: Mapping[str, pl.DataFrame],
     avc: pl.DataFrame,
+    lives: pl.DataFrame,
     vma: pl.DataFrame,
     spaces: pl.DataFrame,
     gaps: Gaps | None,
@@ -56,6 +57,7 @@ def anon_walks(
     Args:
         events: The ``ev_*`` tables.
         avc: Table ``avc``.
+        lives: ``families.one_by_one`` of it.
         vma: Table ``vma``.
         spaces: ``spaces.task_spaces``.
         gaps: When events were lost; None: none were.
@@ -70,7 +72,6 @@ def anon_walks(
     walks = walks.with_columns(pages=order.replace_strict(PAGES, default=None, return_dtype=pl.UInt64))
     walks = walks.with_columns(last_pgoff=pl.col("first_pgoff") + pl.col("pages") - 1)
     walks = _hits(walks, events["ev_migration_pte"])
-    lives = one_by_one(avc)
     trees = _trees(walks, avc)
     walks = _relatives(walks, trees, _known(lives, vma), gaps)
     ends = last_mapping(walks, trees, lives, events, spaces)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import polars as pl
 
-from replay.call_arguments import ARGUMENTS, said
+from replay.call_arguments import said
+from replay.model_events import entered, entries
 from replay.names import with_names
-from replay.order import ordering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,33 +22,6 @@ FAULT: Final = "page_fault"
 
 SITE: Final = ("cause_event", "arguments", "pid", "comm", "stack")
 """Columns of a call site."""
-
-
-def calls(ev_syscall: pl.DataFrame) -> pl.DataFrame:
-    """Entries and returns of calls; a return belongs to the entry before it of the same task and call.
-
-    Args:
-        ev_syscall: Table ``ev_syscall``, in order of ``seq``.
-
-    Returns:
-        ``pid``, ``seq``, ``name``, ``is_exit``, ``entry`` (row of the entry; null: before the capture). Row
-        by row as ``ev_syscall``.
-    """
-    order = ordering(ev_syscall["pid"].to_numpy())
-    before = np.zeros(len(order), np.int64)
-    before[order[1:]] = order[:-1]
-    entry = pl.Series(before)
-    last = ev_syscall.select(pl.col("pid", "name", "is_exit").gather(entry))
-    same = (last["pid"] == ev_syscall["pid"]) & (last["name"] == ev_syscall["name"]) & ~last["is_exit"]
-    row = pl.int_range(pl.len(), dtype=pl.Int64)
-    return ev_syscall.select(
-        *("pid", "seq", "name", "is_exit"), entry=pl.when(~pl.col("is_exit")).then(row).when(same).then(entry)
-    )
-
-
-def arguments(ev_syscall: pl.DataFrame, entry: pl.Series) -> pl.DataFrame:
-    """Place and arguments of the calls that were entered at some rows of ``ev_syscall``; null: null."""
-    return ev_syscall.select(pl.col("seq").alias("entered").gather(entry), pl.col(*ARGUMENTS).gather(entry))
 
 
 def _with_stacks(met: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -105,11 +77,12 @@ def sites(
         The rows of ``happened`` in order of ``seq``, with the columns ``SITE`` and ``call`` (place of the
         call's entry, of the fault, or of what happened).
     """
+    calls = events["ev_syscall"]
     faults = events["ev_fault"].select("pid", "seq", fault="seq").sort("seq")
     met = (
         happened.sort("seq")
         .join_asof(
-            calls(events["ev_syscall"]).rename({"seq": "last"}),
+            calls.select("pid", "name", "is_exit", last="seq", entry=entries(calls)),
             left_on="seq",
             right_on="last",
             by="pid",
@@ -118,7 +91,7 @@ def sites(
         )
         .join_asof(faults, on="seq", by="pid", check_sortedness=False)
     )
-    met = pl.concat([met, arguments(events["ev_syscall"], met["entry"])], how="horizontal")
+    met = pl.concat([met, entered(calls, met["entry"])], how="horizontal")
     inside = ~pl.col("is_exit") | (pl.col("last") == pl.col("seq"))
     fault = pl.when(pl.col("fault") > pl.col("last")).then("fault")
     return (

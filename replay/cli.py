@@ -171,7 +171,7 @@ def analyze(
     from reports import write_reports
 
     paths = write_reports(tables, folder, force=force, max_bytes=max_bytes)
-    emit(paths.text.read_text() if format_ is Format.text else _render(tables, format_))
+    emit(paths.text.read_text(encoding="ascii") if format_ is Format.text else _render(tables, format_))
     sys.stderr.write(f"wrote {printable(str(folder))}\n")
     cli_results.write_bundle(tables, bundle, max_bytes)
 

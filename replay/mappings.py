@@ -15,7 +15,8 @@ import polars as pl
 
 from replay.alive import WaveletMatrix
 from replay.lifetimes import AFTER, BEFORE
-from replay.order import in_order
+from replay.model_events import finished_calls
+from replay.model_rules import PF_WRITE
 from replay.spaces import CLONE_VM, mm_lives, mm_of, parents, task_spaces
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     Bool = NDArray[np.bool_]
 
 PAGE: Final = 4096
-_WRITE_FAULT: Final = 2
-"""error_code of a fault: PF_WRITE (arch/x86/include/asm/trap_pf.h)."""
 _DROPPING_ADVICE: Final = (4, 9, 13, 23, 24, 25)
 """MADV_ DONTNEED, REMOVE, UNMERGEABLE, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE (uapi mman-common.h)."""
 _MAP_FIXED: Final = 0x10
@@ -51,23 +50,17 @@ def unmappings(events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame) -> pl.D
     page = pl.col("address") // PAGE * PAGE
     faults = (
         events["ev_fault"]
-        .filter(pl.col("error_code") & _WRITE_FAULT != 0)
+        .filter(pl.col("error_code") & PF_WRITE != 0)
         .select("seq", "pid", start=page)
         .join(events["ev_append"].select(start=page), on="start", how="semi")
     )
     written = mm_of(faults, spaces).select(
         "seq", "mm", "start", end=pl.col("start") + PAGE, by=pl.lit("page_fault")
     )
-    calls = in_order(events["ev_syscall"], "pid", "seq")
-    entry = [pl.col(f"arg{n}").shift(1) for n in range(5)]
-    same = pl.all_horizontal(pl.col(name).shift(1) == pl.col(name) for name in ("pid", "name"))
-    done = calls.with_columns(*entry, same=same & ~pl.col("is_exit").shift(1)).filter(
-        pl.col("is_exit") & pl.col("same").fill_null(False)
-    )
     name, flags, worked = pl.col("name"), pl.col("arg3"), pl.col("ret") >= 0
     advice = (name == "madvise") & pl.col("arg2").is_in(_DROPPING_ADVICE)
     done = (
-        mm_of(done, spaces)
+        mm_of(finished_calls(events["ev_syscall"]), spaces)
         .filter(worked | (advice & (pl.col("ret") != _EINVAL)))
         .with_columns(address=pl.when(worked).then("ret").cast(pl.UInt64))
     )

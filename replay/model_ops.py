@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import polars as pl
 
 from replay import model_rules as k
+from replay.call_arguments import ARGUMENTS
 from replay.model_events import finished_calls, own_faults
 from replay.model_told import told_maps
 
@@ -116,7 +117,7 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
         ``seq``, ``ts_ns``, ``pid``, ``cause``, ``kind``, ``a`` to ``e``; operands that name a task are
         still its pid. And counts of what was not known, by name.
     """
-    done = finished_calls(events["ev_syscall"])
+    done = finished_calls(events["ev_syscall"]).with_columns(pl.col(*ARGUMENTS).fill_null(0))
     calls = events["ev_syscall"].filter(pl.col("name").is_in(list(_CALLS)))
     whole_calls = len(done.filter(pl.col("name").is_in(list(_CALLS))))
     births, doubts = _births(events)

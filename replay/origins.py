@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from replay.call_sites import arguments, calls
 from replay.covers import NONE, Covers
 from replay.lifetimes import PAGE_SHIFT
+from replay.model_events import finished_calls
 from replay.names import with_names
 from replay.spaces import mm_of
 
@@ -72,10 +72,8 @@ def origins(
 
 def _made(ev_syscall: pl.DataFrame, spaces: pl.DataFrame) -> pl.DataFrame:
     """What mmap() and mremap() put or left where: ``start``, ``end`` (pages), ``seq``, ``mm``, the call."""
-    asked = ev_syscall.filter(pl.col("name").is_in(["mmap", "mremap"]))
-    found = calls(asked).with_columns(asked["ts_ns", "ret"])
-    found = found.filter(pl.col("is_exit") & pl.col("entry").is_not_null() & (pl.col("ret") >= 0))
-    done = pl.concat([found, arguments(asked, found["entry"])], how="horizontal")
+    done = finished_calls(ev_syscall.filter(pl.col("name").is_in(["mmap", "mremap"])))
+    done = done.filter(pl.col("ret") >= 0)
     done = mm_of(done, spaces).drop_nulls("mm").with_columns(to=pl.col("ret").cast(pl.UInt64))
     moves = pl.col("name") == "mremap"
     anonymous = ~moves & (pl.col("arg3") & _MAP_ANONYMOUS != 0)

@@ -182,7 +182,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         "vma": exact.vma,
     }
     if not events["ev_anon_walk"].is_empty():
-        walked = anon_walks.anon_walks(events, exact.avc, exact.vma, exact.mappings.spaces, gaps, comms)
+        walked = anon_walks.anon_walks(
+            events, exact.avc, lives, exact.vma, exact.mappings.spaces, gaps, comms
+        )
         frames |= {"anon_walk": walked, "anon_summary": anon_walks.summary(walked)}
     if rebuilt.agrees is not None:
         frames["agreement"] = rebuilt.agrees.table()

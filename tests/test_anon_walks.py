@@ -17,6 +17,7 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from replay import analyze, oracle_anon
 from replay.anon_walks import anon_walks
+from replay.families import one_by_one
 from replay.gaps import Gaps
 from replay.inspect import inspect
 from replay.lifetimes import avc_lives, walk_lives
@@ -36,7 +37,7 @@ def replayed(events: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """By both ways, the same."""
     avc, vma = avc_lives(events["ev_avc"], events["ev_syscall"])
     spaces = task_spaces(mm_lives(avc), events["ev_avc"], events["ev_task"])
-    fast = anon_walks(events, avc, vma, spaces, None, {})
+    fast = anon_walks(events, avc, one_by_one(avc), vma, spaces, None, {})
     slow = oracle_anon.anon_walks({name: frame.to_dicts() for name, frame in events.items()})
     schema = {name: fast.schema[name] for name in TOLD}
     assert_frame_equal(fast.select(TOLD), pl.DataFrame(slow, schema=schema, orient="row"))
@@ -144,7 +145,7 @@ def test_lost_events_leave_the_relatives_unknown() -> None:
     gaps = Gaps.of(pl.DataFrame([loss]), events)
     avc, vma = avc_lives(events["ev_avc"], events["ev_syscall"], gaps, events["ev_exit_mmap"])
     spaces = task_spaces(mm_lives(avc), events["ev_avc"], events["ev_task"])
-    walks = anon_walks(events, avc, vma, spaces, gaps, {})
+    walks = anon_walks(events, avc, one_by_one(avc), vma, spaces, gaps, {})
     assert walks.filter(pl.col("relatives").is_null())["ts_ns"].min() >= times[299]
     assert walks.filter(pl.col("relatives").is_not_null())["end_ns"].max() <= times[300]
     assert walks["relatives"].count() >= 149
