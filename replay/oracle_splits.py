@@ -121,17 +121,17 @@ class Sites:
 
     def _stack(self, pid: int, call: int) -> str | None:
         """The first stack that the task tells in what it does from ``call`` on."""
-        for seq, row in sorted(
-            (row["seq"], row)
+        later = (
+            row
             for name in ("ev_stack", "ev_syscall", "ev_fault")
             for row in self._events[name]
             if row["pid"] == pid and row["seq"] > call
-        ):
+        )
+        for row in sorted(later, key=itemgetter("seq")):
             if row.get("frames") is not None:
                 return str(row["frames"])
             if "frames" not in row and row.get("is_user", True):
                 return None
-            assert seq > call
         return None
 
     def _comm(self, pid: int, seq: int) -> str | None:
