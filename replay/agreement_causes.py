@@ -17,6 +17,8 @@ CAUSES: Final = {
     "call_not_over": "the capture ends before the call or the exit that makes the change is over",
     "call_begun_before": "the call that made the change was entered before the capture began",
     "huge_page_read_fault": "a read fault gave the VMA its anon_vma: it was tried with a huge page",
+    "kernel_faults_not_recorded": "the kernel wrote to the task's pages, and the capture lacks "
+    "exceptions:page_fault_kernel, which shows most of such writes",
     "no_event": "the task made the change outside of all recorded calls and faults (the kernel wrote to its "
     "pages: O_DIRECT, process_vm_writev, userfaultfd)",
     "unexplained": "no cause is known",
@@ -49,6 +51,7 @@ def unseen(changes: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
     in_fault = (pl.col("after") == "fault") & inside
     in_call = pl.col("after").is_in(_IN_CALL)
     read = in_fault & (pl.col("error_code") & PF_WRITE == 0)
+    unseen_write = "no_event" if (~faults["is_user"]).any() else "kernel_faults_not_recorded"
     cause = (
         pl.when(in_call & pl.col("until").is_null())
         .then(pl.lit("call_not_over"))
@@ -57,7 +60,7 @@ def unseen(changes: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
         .when(pl.col("is_insert") & read)
         .then(pl.lit("huge_page_read_fault"))
         .when(~in_call & ~in_fault & (pl.col("until") != "exit").fill_null(True))
-        .then(pl.lit("no_event"))
+        .then(pl.lit(unseen_write))
     )
     return (
         near.with_columns(cause=cause)
