@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
 
+_ULONG_MAX: Final = np.uint64((1 << 64) - 1)
+
 _SYMBOL: Final = re.compile(r"^[^+\s]*")
 
 
@@ -128,6 +130,9 @@ def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.Dat
         return pa.array(upper | lower)
     if source.rule == "node":
         return pa.array(_integers(values, np.uint64) & np.uint64(~3 & (1 << 64) - 1))
+    if source.rule == "ulong_max" and values.type.bit_width == 32:
+        narrow = _integers(values, np.uint32)
+        return pa.array(np.where(narrow == np.uint32(0xFFFFFFFF), _ULONG_MAX, narrow.astype(np.uint64)))
     if source.rule == "plus_one":
         return pa.array((_integers(values, np.int64) + 1).astype(np.int32))
     if source.rule == "line":

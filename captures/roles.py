@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Rule = Literal["", "pair", "node", "symbol", "plus_one", "line", "frames"]
+Rule = Literal["", "pair", "node", "symbol", "plus_one", "line", "frames", "ulong_max"]
 """What happens to the raw value on its way into the column.
 
 ``""``: only its type changes. ``pair``: the second name is the upper half of 32 bits. ``node``: the two low
 bits are cleared. ``symbol``: a text or address becomes the name of a function. ``plus_one``: the kernel
 stores one less. ``line``: a line break at the end goes. ``frames``: addresses up to the first 0 become text.
+``ulong_max``: the largest number of 4 bytes is the largest of 8, too.
 """
 
 
@@ -250,7 +251,7 @@ ROLES: Final = (
             "anon_vma": From(("anon_vma",)),
             "root": From(("root",)),
             "first": From(("first", "pgoff_start", "start")),
-            "last": From(("last", "pgoff_last")),
+            "last": From(("last", "pgoff_last"), "ulong_max"),
         },
         functions=("anon_vma_interval_tree_iter_first", "anon_rmap_tree_iter_first"),
         aliases=("iter_first",),

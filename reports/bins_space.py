@@ -185,9 +185,13 @@ def _read(table: pa.Table, columns: Sequence[str] | None = None) -> pl.DataFrame
 
 
 def _lives(tables: Mapping[str, pa.Table], last_ns: int) -> pl.DataFrame:
-    """VMAs on the trees: those with known pages, from their birth (or the first one drawn) to their end."""
+    """VMAs on the trees: those with known pages, from their birth (or the first one drawn) to their end.
+
+    Page offsets of 64 bits, which no kernel has, are left out: the drawing counts from the first one.
+    """
     columns = ["anon_vma", "vma_id", "first_pgoff", "last_pgoff", "born_ts_ns", "died_ts_ns"]
     avc = _read(tables["avc"], columns).drop_nulls(["anon_vma", "first_pgoff", "last_pgoff"])
+    avc = avc.filter(pl.max_horizontal("first_pgoff", "last_pgoff") < 1 << 63)
     first = avc.select(pl.min_horizontal(pl.col("born_ts_ns").min(), pl.col("died_ts_ns").min())).item()
     return avc.select(
         "anon_vma",
@@ -222,10 +226,7 @@ def _window(lives: pl.DataFrame, items: pl.DataFrame) -> tuple[int, int]:
 
     Where the address of an anon_vma was used twice, its VMAs lie at places that have nothing in common.
     """
-    spans = lives.select(
-        pl.col("first", "last").cast(pl.Int64, strict=False),
-    ).drop_nulls()
-    spans = spans.sort("first")
+    spans = lives.select(pl.col("first", "last").cast(pl.Int64)).sort("first")
     size = (spans["last"] - spans["first"] + 1).max()
     gap = GAP * max(int(size) if isinstance(size, int) else 1, 64)
     spans = spans.with_columns(

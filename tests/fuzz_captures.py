@@ -101,7 +101,7 @@ def fuzz(seed: str, seconds: str, keep: str) -> int:
         running.write_bytes(content)
         error = check(running, content)
         if error in outcomes and (case is fuzz_histories.history or chance.random() < 0.05):
-            error = guarded(lambda: fuzz_histories.analysed(running, chance))
+            error = guarded(lambda: fuzz_histories.analysed(running, fuzz_histories.any_options(chance)))
         done += 1
         if error not in outcomes:
             path = Path(keep) / f"seed{seed}-case{done}"
@@ -120,7 +120,7 @@ def warm_up(path: Path, chance: random.Random) -> None:
         test_hostile.survives(path, content)
     for _ in range(4):
         path.write_bytes(fuzz_histories.history(chance))
-        fuzz_histories.analysed(path, chance)
+        fuzz_histories.analysed(path, fuzz_histories.any_options(chance))
 
 
 def check(path: Path, content: bytes) -> str:

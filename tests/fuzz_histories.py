@@ -98,12 +98,16 @@ def payload(chance: random.Random, event: EventFormat, pid: int) -> bytes:
     return bytes(data)
 
 
-def analysed(path: Path, chance: random.Random) -> str:
-    """What becomes of a file that is inspected and analysed: ``analysed``, or the name of its error."""
-    options = AnalyzeOptions(
+def any_options(chance: random.Random) -> AnalyzeOptions:
+    """What may be asked for."""
+    return AnalyzeOptions(
         evidence=chance.choice((None, None, "exact", "modelled", "both")),
         walks=chance.choice(("observed", "every-node")),
     )
+
+
+def analysed(path: Path, options: AnalyzeOptions) -> str:
+    """What becomes of a file that is inspected and analysed: ``analysed``, or the name of its error."""
     try:
         inspect(path)
         tables = analyze(path, options).tables

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from replay.options import AnalyzeOptions
 from tests import fuzz_captures, fuzz_histories, test_hostile
 
 CRASHES = Path(__file__).parent / "data" / "crashes"
@@ -17,8 +18,9 @@ CRASHES = Path(__file__).parent / "data" / "crashes"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CRASHES.glob("*.xz")))
 def test_what_broke_once(tmp_path: Path, name: str) -> None:
-    content = lzma.decompress((CRASHES / name).read_bytes())
-    assert fuzz_captures.check(tmp_path / "case", content) in test_hostile.OUTCOMES
+    path, content = tmp_path / "case", lzma.decompress((CRASHES / name).read_bytes())
+    assert fuzz_captures.check(path, content) in test_hostile.OUTCOMES
+    assert fuzz_histories.analysed(path, AnalyzeOptions()) in {*test_hostile.OUTCOMES, "analysed"}
 
 
 def test_ten_seconds_of_fuzzing(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_histories_of_nonsense_are_analysed(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     path = tmp_path / "case"
     path.write_bytes(fuzz_histories.history(chance))
-    assert fuzz_histories.analysed(path, chance) == "analysed"
+    assert fuzz_histories.analysed(path, fuzz_histories.any_options(chance)) == "analysed"
 
 
 def test_cases_differ_and_a_seed_gives_them_again() -> None:
