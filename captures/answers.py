@@ -12,6 +12,7 @@ from captures.canonical import syscall_names
 from captures.matching import Match, match_all
 from captures.questions import OF_MIGRATIONS, QUESTIONS, WALK, Need, Question
 from captures.recipes import KERNELS
+from schemas.provenance import NO_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +28,8 @@ _RELEASE: Final = re.compile(r"(\d+)\.(\d+)")
 _FIRST_OF_7_3: Final = (7, 3)
 _LOSSES: Final = frozenset({"lost_events", "corrupt", "truncated"})
 """Kinds of rows of table ``quality`` that tell of events that are not there."""
+
+_NO_DURATIONS: Final = "The clock counts no ns: durations are not known."
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Holdings:
         kernels: Kernels (``captures.recipes.KERNELS``) that it may be from.
         callers_known: Whether the functions that asked for walks have names.
         has_losses: Whether events were lost, by the kernel or with a part of the file.
+        has_durations: Whether the clock counts ns.
     """
 
     matches: tuple[Match, ...]
@@ -65,18 +69,21 @@ class Holdings:
     kernels: tuple[str, ...]
     callers_known: bool
     has_losses: bool
+    has_durations: bool
 
     @classmethod
     def of(cls, capture: Capture) -> Holdings:
         """Look at a capture; reads it once more where callers of walks are addresses."""
         matches = tuple(match_all(capture))
+        kinds = set(capture.quality()["kind"].to_pylist())
         return cls(
             matches=matches,
             calls=frozenset(syscall_names(capture)),
             counts=capture.event_counts(),
             kernels=kernels(matches, capture.info.kernel_release),
             callers_known=_callers_known(capture, matches),
-            has_losses=bool(_LOSSES & set(capture.quality()["kind"].to_pylist())),
+            has_losses=bool(_LOSSES & kinds),
+            has_durations=NO_NS not in kinds,
         )
 
     def meets(self, need: Need) -> bool:
@@ -139,6 +146,8 @@ def _answer(question: Question, holdings: Holdings, given: Mapping[str, Answer])
     worst = max(below, key=lambda each: GRADES.index(each.grade), default=None)
     if question.modelled and holdings.tells_migrations():
         return Answer(question, "modelled", question.modelled, lacking)
+    if question.durations == "all" and not holdings.has_durations:
+        return Answer(question, "not", _NO_DURATIONS, (*lacking, "a clock of ns (-C mono, -k mono)"))
     if unmet:
         return Answer(question, "not", _unmet_reason(question, unmet, holdings), lacking)
     if worst is not None and worst.grade in ("not", "modelled"):
@@ -147,6 +156,8 @@ def _answer(question: Question, holdings: Holdings, given: Mapping[str, Answer])
     reasons += dict.fromkeys(need.without for need in helps)
     assumed = [each.question.name for each in below if each.grade == "assumed"]
     reasons += [f"It rests on: {', '.join(assumed)}."] if assumed else []
+    if question.durations == "part" and not holdings.has_durations:
+        reasons.append(_NO_DURATIONS)
     if holdings.has_losses:
         reasons.append("Events were lost: what they told is not known.")
     if reasons:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from captures import c_tracedat as c
 from captures.clock import NOT_NS
 from schemas import TABLES
+from schemas.provenance import CLOCKS_DIFFER, FOREIGN_ENTRIES, NO_NS, PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from captures.ringbuf import Longs
     from captures.tracedat import Container
     from captures.windows import Part, Window
+
+PAGE_BYTES: Final = 4096
+"""Size of the pages that all results are about."""
+
+_KNOWN_ENTRIES: Final = ("x86_64", None)
 
 _STAT: Final = re.compile(r"^(CPU|overrun|commit overrun|dropped events):\s*(\d{1,18})\s*$", re.MULTILINE)
 _STAT_BUFFER: Final = re.compile(r"^Buffer:\s*(\S+)", re.MULTILINE)
@@ -211,16 +217,28 @@ def clock_rows(clocks: Iterable[str | None], *, has_tsc_conversion: bool) -> Ite
     names = sorted({clock or "unknown" for clock in clocks})
     if len(names) > 1:
         text = f"the instances use different clocks ({', '.join(names)}): their events have no common order"
-        yield QualityRow("clock", None, None, None, None, text, "error")
+        yield QualityRow(CLOCKS_DIFFER, None, None, None, None, text, "error")
     for name in names:
         if name in NOT_NS and not has_tsc_conversion:
-            text = f"the clock {name} {NOT_NS[name]}: times are no ns and durations mean nothing"
-            yield QualityRow("clock", None, None, None, None, text, "error")
+            text = (
+                f"the clock {name} {NOT_NS[name]}: durations are not known, a second stands for 10^9 of them"
+            )
+            yield QualityRow(NO_NS, None, None, None, None, text, "warning")
         if name == "local":
             text = (
                 "the clock local may run apart between CPUs: events of two CPUs that are close may be swapped"
             )
             yield QualityRow("clock", None, None, None, None, text, "info")
+
+
+def machine_rows(arch: str | None, page_bytes: int | None) -> Iterable[QualityRow]:
+    """Rows about a machine that results do not hold for; None: the capture does not say."""
+    if page_bytes not in (PAGE_BYTES, None):
+        text = f"a page of this machine has {page_bytes} bytes, and replay knows pages of {PAGE_BYTES} alone"
+        yield QualityRow(PAGE_SIZE, None, None, None, None, text, "error")
+    if arch not in _KNOWN_ENTRIES:
+        text = f"page-table entries of {arch} are not read, so stock events alone do not tell of migrations"
+        yield QualityRow(FOREIGN_ENTRIES, None, None, None, None, text, "info")
 
 
 def unknown_rows(counts: Longs, formats: Mapping[str, EventFormat]) -> Iterable[QualityRow]:

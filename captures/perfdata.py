@@ -261,8 +261,8 @@ def _read_tracing_data(section: Cursor) -> Container:
             found=f"{endian}, {long_bytes}",
         )
     section.order = "big" if endian else "little"
-    section.u32("the page size")
-    tables = Container(6, section.path, section.data, section.order, long_bytes)
+    page_bytes = section.u32("the page size")
+    tables = Container(6, section.path, section.data, section.order, long_bytes, page_bytes)
     tracedat6.read_tables(tables, section)
     return tables
 

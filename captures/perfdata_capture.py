@@ -172,6 +172,7 @@ class PerfCapture:
             *losses.clock_rows({each.clock for each in perf.attrs}, has_tsc_conversion=False),
         ]
         if perf.tables is not None:
+            rows += losses.machine_rows(self.info.arch, perf.tables.machine_page_bytes)
             rows += losses.unknown_rows(scan.counts, {**self.formats, **self._side_formats})
         rows += losses.broken_rows(self._broken)
         return losses.quality_table(rows)

@@ -8,7 +8,7 @@ capture; ``replay inspect`` prints the result.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +57,7 @@ class Question:
         modelled: What stock events answer without probes (``OF_MIGRATIONS``), as a sentence; None: nothing.
         is_check: Only for checking replay itself: nobody else has to record it.
         option: Option of ``replay record`` that records it, where the usual recipes do not; None: they do.
+        durations: How much of the answer is durations, which take a clock that counts ns.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Question:
     modelled: str | None = None
     is_check: bool = False
     option: str | None = None
+    durations: Literal["none", "part", "all"] = "none"
 
 
 _ENTRY: Final = {"is_return": False}
@@ -109,6 +111,7 @@ QUESTIONS: Final = (
         exact="Entry and return of every walk are recorded.",
         ways=((WALK, _WALK_RETURN),),
         helps=(_CALLER,),
+        durations="part",
     ),
     Question(
         "iterations",
@@ -205,6 +208,7 @@ QUESTIONS: Final = (
         ),
         assumes="Fitted to the durations of the walks that ran, where they tell what an iteration costs.",
         basis=("iterations",),
+        durations="all",
     ),
     Question(
         "victims",
@@ -217,6 +221,7 @@ QUESTIONS: Final = (
             ),
         ),
         basis=("iterations",),
+        durations="all",
     ),
     Question(
         "relatives",

@@ -8,6 +8,7 @@ import numpy as np
 
 from captures.losses import QualityRow
 from captures.text_heads import PERF
+from schemas.provenance import NO_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +78,11 @@ def side_rows(dialect: Dialect) -> Iterator[QualityRow]:
 def time_rows(index: Index) -> Iterator[QualityRow]:
     """Rows about the times."""
     if 0 in index.digits:
-        text = "the times have no decimal point: they were taken as ns, but may be cycles, jiffies or a count"
-        yield QualityRow("clock", None, None, None, None, text, "error")
+        text = (
+            "the times have no decimal point, so they count cycles, jiffies or events: durations are not "
+            "known, a second stands for 10^9"
+        )
+        yield QualityRow(NO_NS, None, None, None, None, text, "warning")
     if 6 in index.digits:
         text = (
             "times are printed in microseconds: events within one microsecond keep the order of the text, "

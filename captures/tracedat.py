@@ -63,6 +63,7 @@ class Container:
         data: The file.
         order: Byte order of the traced machine.
         long_bytes: Size of a ``long`` of user space there.
+        machine_page_bytes: Size of a page of memory there.
         compression: ``none``, ``zlib`` or ``zstd``.
         codec: Decompression; None: nothing is compressed.
         layout: Layout of a ring buffer page.
@@ -78,6 +79,7 @@ class Container:
     data: memoryview
     order: ByteOrder
     long_bytes: int
+    machine_page_bytes: int
     compression: str = "none"
     codec: Codec | None = None
     layout: PageLayout = field(default_factory=PageLayout)
@@ -173,7 +175,7 @@ def read_container(data: memoryview, path: str) -> Container:
     page_at = start.pos
     page_bytes = start.u32("the page size")
     check_page_bytes(start.at(page_at), page_bytes)
-    container = Container(int(version), path, data, start.order, long_bytes)
+    container = Container(int(version), path, data, start.order, long_bytes, page_bytes)
     if version == "6":
         tracedat6.read(container, start)
     else:

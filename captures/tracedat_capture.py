@@ -136,6 +136,7 @@ class TraceDatCapture:
         rows += losses.file_rows(self._container.damage)
         buffers = [each for each in self._container.buffers if any(place.size for place in each.cpus)]
         rows += losses.clock_rows((b.clock for b in buffers), has_tsc_conversion=self._convert.is_tsc)
+        rows += losses.machine_rows(self.info.arch, self._container.machine_page_bytes)
         rows += losses.unknown_rows(scan.counts, self.formats)
         rows += losses.broken_rows(self._broken)
         return losses.quality_table(rows)

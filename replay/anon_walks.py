@@ -109,7 +109,7 @@ def summary(walks: pl.DataFrame) -> pl.DataFrame:
             bounded=bounded.sum(),
             within=(bounded & inside).sum(),
             longest_ns=pl.col("observed_ns").max(),
-            together_ns=pl.col("observed_ns").sum(),
+            together_ns=pl.when(pl.col("observed_ns").count() > 0).then(pl.col("observed_ns").sum()),
         )
         .with_columns(pl.exclude("caller").cast(pl.Int64))
         .sort(["walks", "caller"], descending=[True, False])

@@ -76,7 +76,7 @@ def _events(capture: Capture, holdings: Holdings, spans: dict[str, tuple[int, in
             {
                 "name": name,
                 "records": records,
-                "per_second": records * 1e9 / duration if duration else None,
+                "per_second": records * 1e9 / duration if duration and holdings.has_durations else None,
                 "first_ts_ns": begin if has_times else None,
                 "last_ts_ns": end if has_times else None,
                 "read_as": read_as.get(name),

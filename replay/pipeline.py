@@ -20,6 +20,7 @@ from replay.chosen import chosen
 from replay.every_node import EVERY_NODE, every_node
 from replay.evidence import check, rebuild
 from replay.families import growth, one_by_one, roots
+from replay.fitness import fit_events, has_durations, refuse_unfit, without_durations
 from replay.gaps import Gaps
 from replay.held_up import held_up
 from replay.ksm_other_kernel import other_kernel
@@ -96,6 +97,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         probed = _has_probes(capture, options)
         tables = canonical_events(capture, bare=("ev_obs_next",))
         quality = capture.quality()
+        told = pl.DataFrame(quality)
+        refuse_unfit(told, capture.path)
         comms = capture.comms()
         info = capture.info
         exact_only = probed and options.evidence in (None, "exact") and options.kernel_rules is None
@@ -108,8 +111,9 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         for name, table in tables.items()
     }
     del tables
+    events = fit_events(events, told)
     events["ev_walk"] = named(with_names(events["ev_walk"], events, comms), events["ev_migration_pte"])
-    gaps = Gaps.of(pl.DataFrame(quality), events)
+    gaps = Gaps.of(told, events)
     rebuilt = rebuild(
         events,
         options,
@@ -128,6 +132,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         .drop("held_up_ns")
         .join(lasted, on="walk_id", how="left", maintain_order="left")
     )
+    if not has_durations(told):
+        captured = without_durations(captured)
     whole = exact if rebuilt.stock is None else replace(exact, items=rebuilt.stock.whole)
     every = every_node(whole, events, asked) if options.walks == EVERY_NODE else None
     walks = [captured] if every is None else [captured, node_walks(every, asked)]
@@ -185,6 +191,8 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         walked = anon_walks.anon_walks(
             events, exact.avc, lives, exact.vma, exact.mappings.spaces, gaps, comms
         )
+        if not has_durations(told):
+            walked = without_durations(walked)
         frames |= {"anon_walk": walked, "anon_summary": anon_walks.summary(walked)}
     if rebuilt.agrees is not None:
         frames["agreement"] = rebuilt.agrees.table()
@@ -202,7 +210,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         name: TABLES[name].cast(frame.select(TABLES[name].arrow.names).to_arrow())
         for name, frame in frames.items()
     }
-    own_limits = TABLES["quality"].cast(limits(rebuilt, events, no_fit, pl.DataFrame(quality)).to_arrow())
+    own_limits = TABLES["quality"].cast(limits(rebuilt, events, no_fit, told).to_arrow())
     results["quality"] = TABLES["quality"].check(pa.concat_tables([quality, own_limits]))
     return Analysis(results)
 

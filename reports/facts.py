@@ -14,6 +14,7 @@ import polars as pl
 from reports import split_facts, wait_facts, walk_facts
 from reports.distribution import distributions
 from reports.example import examples
+from schemas.provenance import NO_NS
 from schemas.walks import OBSERVED, STOCK_STRATEGY
 
 if TYPE_CHECKING:
@@ -198,7 +199,9 @@ class Facts:
 
     @property
     def duration_ns(self) -> int | None:
-        """Time from the first to the last event; None: the capture does not say."""
+        """Time from the first to the last event; None: the capture does not say, or not in ns."""
+        if any(note.kind == NO_NS for note in self.notes):
+            return None
         first, last = self.capture["first_ts_ns"], self.capture["last_ts_ns"]
         return None if first is None or last is None else last - first
 

@@ -34,7 +34,7 @@ def render_markdown(tables: Mapping[str, pa.Table]) -> str:
         for row in said.events
     ]
     blocks = [
-        table(("capture", ""), words.provenance(said.capture), "--"),
+        table(("capture", ""), words.provenance(said), "--"),
         table(("question", "asks", "answer", "why"), answers, "----"),
         "Events (times in seconds after the first event):",
         table(("event", "records", "per s", "first s", "last s", "read as"), events, "-rrrr-"),

@@ -32,7 +32,7 @@ def render_text(tables: Mapping[str, pa.Table]) -> str:
     said = words.gather(tables)
     start = said.capture["first_ts_ns"]
     blocks = [
-        _lines(_labelled(label, value) for label, value in words.provenance(said.capture)),
+        _lines(_labelled(label, value) for label, value in words.provenance(said)),
         _lines(["Questions:", *(line for row in said.answers for line in _answer(row))]),
         _events(said.events, start),
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports.facts import notes
+from schemas.provenance import NO_NS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,10 +97,13 @@ def gather(tables: Mapping[str, pa.Table]) -> Inspection:
     )
 
 
-def provenance(capture: Mapping[str, Any]) -> list[tuple[str, str]]:
+def provenance(found: Inspection) -> list[tuple[str, str]]:
     """What the capture is: label and value, in the order of printing."""
+    capture = found.capture
     first, last, lost = capture["first_ts_ns"], capture["last_ts_ns"], capture["events_lost"]
     duration = "no duration" if first is None else f"{seconds(last - first)} s"
+    if any(note.kind == NO_NS for note in found.limits):
+        duration = "a time that is not known"
     events = [f"{capture['events']:,} in {duration}"]
     events.append("some lost, how many is not known" if lost is None else f"{lost:,} lost")
     if capture["truncated"]:

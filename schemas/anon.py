@@ -8,6 +8,8 @@ from schemas.events import IS_RETURN, NOT_RECORDED, event_table
 from schemas.kinds import count, flag, int32, int64, nanoseconds, pgoff, pointer, text, uint64
 from schemas.table import Table
 
+NO_DURATIONS: Final = "the clock counts no ns"
+
 _WALK: Final = "mm/rmap.c rmap_walk_anon()"
 _REPLAY: Final = "replay: anon_walks"
 _ON_ENTRY: Final = "a return, or the event of this capture has no such field"
@@ -46,7 +48,7 @@ EV_ANON_WALK: Final = event_table(
 
 ANON_WALK: Final = Table(
     name="anon_walk",
-    version="1.0",
+    version="1.1",
     doc="One rmap walk over an anonymous folio that is not KSM's. It asks the tree of the folio's anon_vma "
     "for the relatives (VMAs of this process, its forks and their forks) that have the folio's page offsets, "
     "whether or not they still map the folio.",
@@ -97,13 +99,13 @@ ANON_WALK: Final = Table(
             "ev_obs_first, ev_obs_next, ev_obs_one",
             null="the capture has not these counts",
         ),
-        nanoseconds("observed_ns", "From entry to return.", "ring buffer record"),
+        nanoseconds("observed_ns", "From entry to return.", "ring buffer record", null=NO_DURATIONS),
     ),
 )
 
 ANON_SUMMARY: Final = Table(
     name="anon_summary",
-    version="1.0",
+    version="1.1",
     doc="The walks of table anon_walk of one caller.",
     columns=(
         text("caller", "Name of rwc->rmap_one.", _WALK, null="not known"),
@@ -118,8 +120,8 @@ ANON_SUMMARY: Final = Table(
         count("agreeing", "Of these, the ones of which the kernel counted that number.", _REPLAY),
         count("bounded", "Walks of which only bounds are known, and that the kernel counted too.", _REPLAY),
         count("within", "Of these, the ones of which its count is within the bounds.", _REPLAY),
-        nanoseconds("longest_ns", "Longest walk.", "ring buffer record"),
-        nanoseconds("together_ns", "All walks together.", "ring buffer record"),
+        nanoseconds("longest_ns", "Longest walk.", "ring buffer record", null=NO_DURATIONS),
+        nanoseconds("together_ns", "All walks together.", "ring buffer record", null=NO_DURATIONS),
     ),
 )
 

@@ -22,7 +22,7 @@ EVENT: Final = Table(
             "per_second",
             "Records a second, over the time between the first and the last event of the capture.",
             "captures: event_counts",
-            null="the capture has no duration",
+            null="the capture has no duration, or its clock counts no ns",
             unit="1/s",
         ),
         nanoseconds(

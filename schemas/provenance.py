@@ -11,6 +11,18 @@ _CAPTURES = "captures: the container"
 _UNAME = "uname in the capture"
 _NOT_STORED = "the capture does not say"
 
+NO_NS: Final = "no_ns"
+"""Kind of the rows about times that are no ns: differences of them are no durations."""
+
+CLOCKS_DIFFER: Final = "clocks_differ"
+"""Kind of the row about events that have no common order."""
+
+PAGE_SIZE: Final = "page_size"
+"""Kind of the row about a machine whose pages are larger or smaller than those that replay knows."""
+
+FOREIGN_ENTRIES: Final = "foreign_entries"
+"""Kind of the row about page-table entries of an architecture that replay does not know."""
+
 CAPTURE: Final = Table(
     name="capture",
     version="1.0",

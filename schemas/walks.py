@@ -165,7 +165,7 @@ WALK: Final = Table(
             "observed_ns",
             "Time from entry to return in the capture, the probes' own cost included.",
             "ev_walk; ev_obs_walk.duration_ns where the kernel measured it",
-            null="return not in the capture, or a walk that was asked for",
+            null="return not in the capture, a walk that was asked for, or the clock counts no ns",
         ),
         nanoseconds(
             "predicted_ns",

@@ -26,15 +26,17 @@ ULONG_MAX = (1 << 64) - 1
 TEXTS = (c.CPUSTAT, c.UNAME, c.VERSION)
 
 
-def convert(source: Path, kernel: Kernel, version: int) -> bytes:
+def convert(source: Path, kernel: Kernel, version: int, *, left_out: tuple[str, ...] = ()) -> bytes:
     """The events of a file from a little-endian 64-bit machine, as ``kernel`` writes them.
 
     Every kind of record is among those that are written: time extends, absolute times, discarded events and
-    padding, with pages that end early.
+    padding, with pages that end early. Systems that are ``left_out`` have neither events nor formats.
     """
     capture = TraceDatCapture(Source(source))
     container = capture._container
-    events = {each.id: Event(each, kernel) for each in capture.formats.values()}
+    events = {
+        each.id: Event(each, kernel) for each in capture.formats.values() if each.system not in left_out
+    }
     texts = parse_formats(container.event_texts, str(source))
     kallsyms = [line.split(b" ", 1) for line in capture._kallsyms.splitlines(keepends=True)]
     buffers = []
@@ -47,7 +49,11 @@ def convert(source: Path, kernel: Kernel, version: int) -> bytes:
         }
         buffers.append(Buffer(cpus, each.name, each.clock or ""))
     return TraceDat(
-        formats=[(each.system, events[each.id].text) for each in texts.values() if each.system != "ftrace"],
+        formats=[
+            (each.system, events[each.id].text)
+            for each in texts.values()
+            if each.system not in ("ftrace", *left_out)
+        ],
         buffers=buffers,
         kernel=kernel,
         version=version,
@@ -160,7 +166,10 @@ def pages_of(found: list[tuple[int, bytes]], events: dict[int, Event], k: Kernel
     """Pages with these records; between them what else a ring buffer may hold."""
     pages, held, start, last, room = [], [], 0, 0, 0
     for number, (ts, old) in enumerate(found):
-        payload = events[struct.unpack_from("<H", old)[0]].payload(old)
+        event = events.get(struct.unpack_from("<H", old)[0])
+        if event is None:
+            continue
+        payload = event.payload(old)
         if room < len(payload) + 100 or number % 97 == 96:
             if held:
                 pages.append(k.page(start, held))
