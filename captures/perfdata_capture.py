@@ -117,7 +117,7 @@ class PerfCapture:
         packing = "".join(f", {each}" for each in (self._source.packing,) if each)
         version = perf.string(c.FEATURE_VERSION)
         return CaptureInfo(
-            path=self.path,
+            path=self._source.shown_path,
             format=f"perf.data{inner}{packing}",
             size_bytes=self._source.size_bytes,
             sha256=self._source.sha256,

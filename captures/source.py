@@ -8,6 +8,7 @@ import sys
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from schemas.errors import CaptureError, CorruptError, TruncatedError, UnknownFormatError
 
@@ -35,6 +36,14 @@ _PIECE_BYTES: Final = 1 << 12
 _SPOOL_BYTES: Final = 1 << 20
 
 _XZ_MEMORY_BYTES: Final = 1 << 28
+
+
+_mapped_sources: WeakSet[Source] = WeakSet()
+
+
+def mapped_sources() -> list[Source]:
+    """Sources that are open and whose bytes are those of a file that others may change."""
+    return list(_mapped_sources)
 
 
 class Source:
@@ -65,11 +74,17 @@ class Source:
             self.packing = next((name for magic, name in PACKED.items() if head.startswith(magic)), None)
             if self.packing is None:
                 self.data = _mapped(file)
+                _mapped_sources.add(self)
             else:
                 file.seek(0)
                 with _temporary() as unpacked:
                     _unpack(self.path, file, self.packing, unpacked)
                     self.data = _mapped(unpacked)
+
+    @property
+    def shown_path(self) -> str:
+        """``path`` as text: bytes of the name that are not UTF-8 are escapes."""
+        return self.path.encode("utf-8", "backslashreplace").decode()
 
     @cached_property
     def sha256(self) -> str:
@@ -89,6 +104,7 @@ class Source:
     def close(self) -> None:
         """Let go of the bytes. The map goes when nothing refers to them any more."""
         self.data = memoryview(b"")
+        _mapped_sources.discard(self)
 
 
 def _mapped(file: IO[bytes]) -> memoryview:

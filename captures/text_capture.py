@@ -82,7 +82,7 @@ class TextCapture:
         cpus = np.unique(index.cpu[self._records])
         packing = "".join(f", {each}" for each in (self._source.packing,) if each)
         return CaptureInfo(
-            path=self.path,
+            path=self._source.shown_path,
             format=f"{preamble.origin or self._dialect.name}{packing}",
             size_bytes=self._source.size_bytes,
             sha256=self._source.sha256,

@@ -80,7 +80,7 @@ class TraceDatCapture:
         packing = "".join(f", {each}" for each in (self._source.packing,) if each)
         inner = f" ({container.compression})" if container.codec else ""
         return CaptureInfo(
-            path=self.path,
+            path=self._source.shown_path,
             format=f"trace.dat v{container.version}{inner}{packing}",
             size_bytes=self._source.size_bytes,
             sha256=self._source.sha256,

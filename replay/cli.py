@@ -165,6 +165,7 @@ def analyze(
 
     from replay import pipeline
 
+    reading(debug=debug)
     analysis = pipeline.analyze(capture, options)
     tables = cli_results.finished(analysis.tables, kinds, ["replay", *sys.argv[1:]])
 
@@ -316,6 +317,7 @@ def inspect(
     """
     from replay.inspect import inspect as look_at
 
+    reading(debug=debug)
     emit(_render_inspection(look_at(capture), format_))
 
 
@@ -416,6 +418,13 @@ def main() -> NoReturn:
     finally:
         gc.freeze()  # at its end the interpreter would look through everything for cycles: a twentieth
     sys.exit()
+
+
+def reading(*, debug: bool) -> None:
+    """What to call before a capture is read: one that is cut meanwhile is an error like others."""
+    from captures.shrinking import end_on_bus_error
+
+    end_on_bus_error(lambda error: _report(error, debug=debug))
 
 
 def _report(error: ReplayError, *, debug: bool) -> int:

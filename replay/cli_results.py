@@ -52,10 +52,9 @@ def plot(
     """
     from replay import plot as pictures
     from replay.cli import emit
-    from replay.results import results
 
     if list_:
-        emit(pictures.list_figures(results(source)))
+        emit(pictures.list_figures(_tables(source, debug=debug)))
         return
     if figure is None or output is None:
         raise UsageError(
@@ -64,7 +63,7 @@ def plot(
             hint="give --figure NAME and -o FILE, or --list to see the names",
         )
     pictures.check_output(output, force=force)
-    pictures.plot(results(source), figure, output)
+    pictures.plot(_tables(source, debug=debug), figure, output)
     sys.stderr.write(f"wrote {printable(str(output))}\n")
 
 
@@ -83,10 +82,9 @@ def compare(
     """
     from replay import compare as comparing
     from replay.cli import emit
-    from replay.results import results
     from reports import comparison
 
-    document = comparing.compare(results(before), results(after))
+    document = comparing.compare(_tables(before, debug=debug), _tables(after, debug=debug))
     render = {
         Format.TEXT: comparison.render_text,
         Format.MD: comparison.render_markdown,
@@ -113,11 +111,19 @@ def export(
     Example: replay export trace.dat --to perfetto -o walks.pftrace
     """
     from replay import export as exporting
-    from replay.results import results
 
     exporting.check_target(to, output, force=force)
-    exporting.export(results(source), to, output)
+    exporting.export(_tables(source, debug=debug), to, output)
     sys.stderr.write(f"wrote {printable(str(output))}\n")
+
+
+def _tables(source: Path, *, debug: bool) -> dict[str, pa.Table]:
+    """The result tables of a capture or of a result folder."""
+    from replay.cli import reading
+    from replay.results import results
+
+    reading(debug=debug)
+    return results(source)
 
 
 def redacted_kinds(text: str | None) -> tuple[str, ...]:

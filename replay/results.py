@@ -39,12 +39,16 @@ def results(source: Path) -> dict[str, pa.Table]:
             where=f"{source}: no tables/{missing[0]}.parquet" if missing else f"{source}: no {RESULT_MARK}",
             hint="give a capture, or the folder that `replay analyze CAPTURE -o DIR` wrote",
         )
+    there = [name for name in TABLES if name in RESULTS or _file(source, name).is_file()]
+    return {name: TABLES[name].check(TABLES[name].upgraded(_read(_file(source, name)))) for name in there}
+
+
+def _read(path: Path) -> pa.Table:
+    """A table of Parquet; pyarrow itself opens no name that is not UTF-8."""
     import pyarrow.parquet as pq
 
-    there = [name for name in TABLES if name in RESULTS or _file(source, name).is_file()]
-    return {
-        name: TABLES[name].check(TABLES[name].upgraded(pq.read_table(_file(source, name)))) for name in there
-    }
+    with path.open("rb") as file:
+        return pq.read_table(file)
 
 
 def _file(folder: Path, name: str) -> Path:

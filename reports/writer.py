@@ -111,13 +111,14 @@ def _write_table(table: pa.Table, path: Path) -> None:
     """Write one table. Numbers as differences: half the time of a dictionary, and a smaller file."""
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
     numbers = [field.name for field in table.schema if pa.types.is_integer(field.type)]
-    pq.write_table(
-        table,
-        path,
-        compression="zstd",
-        use_dictionary=texts,
-        column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
-    )
+    with path.open("wb") as file:  # pyarrow itself opens no name that is not UTF-8
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            use_dictionary=texts,
+            column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
+        )
 
 
 def _check(target: Path, shown: Path, *, force: bool) -> None:

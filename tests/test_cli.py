@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import shutil
 import subprocess
@@ -207,6 +208,64 @@ def test_an_unreadable_capture_is_3(tmp_path: Path, content: bytes | None) -> No
     assert debugged.returncode == 3
     assert debugged.stderr.startswith("Traceback")
     assert debugged.stderr.endswith(done.stderr)
+
+
+CUTTING = """
+import os, sys
+from captures import source
+mapped = source._mapped
+def cut(file):
+    data = mapped(file)
+    os.truncate(file.name, 4096)
+    return data
+source._mapped = cut
+from replay.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["analyze", "inspect", "export"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tracedat/zstd.dat",
+        "tracedat/version6.dat.xz",
+        "perf/triple.perf.data.xz",
+        "text/triple.report.txt.xz",
+    ],
+)
+def test_a_capture_that_is_cut_while_it_is_read_is_3(name: str, command: str, tmp_path: Path) -> None:
+    """The memory of a file that others make shorter is gone: the kernel sends SIGBUS."""
+    source = ROOT / "tests" / "data" / name
+    path = tmp_path / "cut"
+    path.write_bytes(lzma.decompress(source.read_bytes()) if source.suffix == ".xz" else source.read_bytes())
+    options = ["--to", "csv", "-o", "csv"] if command == "export" else []
+    done = subprocess.run(
+        [sys.executable, "-c", CUTTING, command, path, *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 3, done.stderr
+    assert three_lines(done.stderr)[0] == "replay: the capture was cut while it was read"
+    assert three_lines(done.stderr)[1].endswith("as at the beginning, found 4096 bytes")
+
+
+def test_any_name_of_a_file(tmp_path: Path) -> None:
+    """Also one that is not UTF-8, and that would write to the terminal."""
+    name = "new\nline\x1b[2J\udcff.dat"
+    shutil.copy(SAMPLE, tmp_path / name)
+    analyzed = replay("analyze", name, cwd=tmp_path)
+    inspected = replay("inspect", name, "--format", "json", cwd=tmp_path)
+    compared = replay("compare", f"{name}.replay", name, cwd=tmp_path)
+    assert [each.returncode for each in (analyzed, inspected, compared)] == [0, 0, 0], analyzed.stderr
+    shown = r"new\nline\x1b[2J\udcff.dat"
+    assert f"capture {shown}, " in analyzed.stdout
+    assert f"A: {shown}, " in compared.stdout
+    assert json.loads(inspected.stdout)["capture"]["path"] == "new\nline\x1b[2J\\udcff.dat"
+    for each in (analyzed, inspected, compared):
+        assert "\x1b" not in each.stdout + each.stderr
 
 
 def test_analyze_writes_what_it_prints(tmp_path: Path) -> None:
