@@ -216,7 +216,7 @@ def clock_rows(clocks: Iterable[str | None], *, has_tsc_conversion: bool) -> Ite
     """Rows about the trace clocks of the buffers."""
     names = sorted({clock or "unknown" for clock in clocks})
     if len(names) > 1:
-        text = f"the instances use different clocks ({', '.join(names)}): their events have no common order"
+        text = f"its parts use different clocks ({', '.join(names)}): their events have no common order"
         yield QualityRow(CLOCKS_DIFFER, None, None, None, None, text, "error")
     for name in names:
         if name in NOT_NS and not has_tsc_conversion:

@@ -169,7 +169,9 @@ class PerfCapture:
             *perfdata_quality.loss_rows(scan.losses),
             *perfdata_quality.sample_rows(scan.foreign, scan.unknown, scan.short),
             *perfdata_quality.attr_rows(perf.attrs, int(scan.counts[IDS["throttle"]])),
-            *losses.clock_rows({each.clock for each in perf.attrs}, has_tsc_conversion=False),
+            *losses.clock_rows(
+                {each.clock for each in perf.attrs if each.is_tracepoint}, has_tsc_conversion=False
+            ),
         ]
         if perf.tables is not None:
             rows += losses.machine_rows(self.info.arch, perf.tables.machine_page_bytes)

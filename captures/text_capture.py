@@ -180,7 +180,9 @@ class TextCapture:
 
     @cached_property
     def _index(self) -> Index:
-        return Index.of(self._source.data, self._dialect, self.path)
+        index = Index.of(self._source.data, self._dialect, self.path)
+        limits.check_times(index, self.path)
+        return index
 
     @cached_property
     def _preamble(self) -> Preamble:

@@ -154,8 +154,8 @@ class Index:
             is_line, head["head"].str.len_bytes().fill_null(0), 0
         )
         self._keep_samples(head, here)
-        # A task whose name the tool does not know: perf prints its pid, the kernel dots.
-        named = ~head["task"].is_in(["<...>", ""]) & ~head["task"].str.starts_with(":")
+        # A task whose name the tool does not know: perf prints its thread id, the kernel dots.
+        named = ~head["task"].is_in(["<...>", ""]) & (head["task"] != ":" + head["pid"])
         self.tasks = pl.concat(
             [self.tasks, head.filter(is_event & named).select(pl.col("pid").cast(pl.Int32), "task")]
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from captures.losses import QualityRow
 from captures.text_heads import PERF
+from schemas.errors import CorruptError
 from schemas.provenance import NO_NS
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from captures.text_heads import Dialect
     from captures.text_index import Index
     from captures.text_preamble import Preamble
+
+LEAST_EVENTS: Final = 100
+"""Of fewer events, the order of their times is no sign of what the times are."""
 
 
 def events_lost(index: Index, preamble: Preamble) -> int | None:
@@ -73,6 +77,24 @@ def side_rows(dialect: Dialect) -> Iterator[QualityRow]:
             "--show-lost-events)"
         )
         yield QualityRow("no_side_band", None, None, None, None, text, "info")
+
+
+def check_times(index: Index, path: str) -> None:
+    """Refuse times that are differences: tools print in order of time, with a step back here and there.
+
+    Raises:
+        CorruptError: Of many events, each fourth and more is before its predecessor.
+    """
+    times = index.ts_ns[index.key >= 0]
+    backward = int((times[1:] < times[:-1]).sum())
+    if len(times) >= LEAST_EVENTS and 4 * backward > len(times):
+        raise CorruptError(
+            "the times of this text are differences, or of no order",
+            path=path,
+            expected="the time of each event",
+            found=f"{backward} of {len(times)} events before their predecessors",
+            hint="print it again without --deltatime",
+        )
 
 
 def time_rows(index: Index) -> Iterator[QualityRow]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _REFUSED: Final = {
-    CLOCKS_DIFFER: "record all instances with one clock: trace-cmd record -C mono -B NAME -C mono ...",
+    CLOCKS_DIFFER: "record everything with one clock: trace-cmd record -C mono -B NAME -C mono ...",
     PAGE_SIZE: "`replay inspect` says what is in it",
 }
 """What makes every result wrong, and what to do then."""

@@ -351,7 +351,7 @@ def _mremap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     stays = ~pl.col("many") & ~moves
     shrinks, grows = stays & (old >= new), stays & (old < new) & (pl.col("target") == pl.col("arg0"))
     operands = (start, old, new)
-    flags = pl.col("arg3")
+    flags = pl.col("arg3") & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
     return [
         _rows(kept, OP_FAILED_MREMAP_TO, *operands, _page("arg4"), flags),
         _rows(rows.filter("many"), OP_MOVE_MANY, *operands, _page("arg4"), flags),

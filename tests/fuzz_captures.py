@@ -93,7 +93,7 @@ def fuzz(seed: str, seconds: str, keep: str) -> int:
     cases = list(beginnings())
     running = Path(keep) / "running"
     end = time.monotonic() + float(seconds)
-    done, outcomes = 0, dict.fromkeys(sorted({*test_hostile.OUTCOMES, "analysed"}), 0)
+    done, outcomes = 0, dict.fromkeys(sorted(test_hostile.OUTCOMES | fuzz_histories.OUTCOMES), 0)
     warm_up(running, chance)
     while time.monotonic() < end:
         case = chance.choice(cases)

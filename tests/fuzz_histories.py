@@ -43,6 +43,9 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "zst": zstandard.compress,
 }
 
+OUTCOMES = {"analysed", "CaptureError"}
+"""What may become of a file that is analysed, besides what may of one that is read."""
+
 
 @cache
 def formats() -> list[EventFormat]:

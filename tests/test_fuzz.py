@@ -20,7 +20,9 @@ CRASHES = Path(__file__).parent / "data" / "crashes"
 def test_what_broke_once(tmp_path: Path, name: str) -> None:
     path, content = tmp_path / "case", lzma.decompress((CRASHES / name).read_bytes())
     assert fuzz_captures.check(path, content) in test_hostile.OUTCOMES
-    assert fuzz_histories.analysed(path, AnalyzeOptions()) in {*test_hostile.OUTCOMES, "analysed"}
+    for evidence in (None, "modelled"):
+        found = fuzz_histories.analysed(path, AnalyzeOptions(evidence=evidence))
+        assert found in test_hostile.OUTCOMES | fuzz_histories.OUTCOMES
 
 
 def test_ten_seconds_of_fuzzing(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from replay.exact import Exact, replay_exact
 from replay.observed import observed
+from schemas.errors import CorruptError, UnknownFormatError
+from tests.perf_tool import DATA as PERF
+from tests.perf_tool import for_perf, run
 from tests.test_tracedat_report import DATA as TRACEDAT
 from tests.test_tracedat_report import unpacked
 
@@ -114,6 +117,49 @@ def test_what_trace_cmd_prints_here(name: str, option: str, tmp_path: Path) -> N
         assert sorted(str(row["count"] or "") for row in rows) == sorted(losses)
         assert text.info.cpus == binary.info.cpus
         assert set(text.quality()["kind"].to_pylist()) <= {"clock", "lost_events"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("call_graphs_zstd.perf.data.xz", ""),
+        (
+            "call_graphs_zstd.perf.data.xz",
+            "-I -F +pid --show-task-events --show-mmap-events --show-lost-events",
+        ),
+        ("sample_identifier.perf.data.xz", "--ns -F +period"),
+        ("sample_identifier.perf.data.xz", "--header -F -comm --reltime"),
+        ("sample_identifier.perf.data.xz", "-F comm,pid,tid,cpu,time,event,trace --ns"),
+    ],
+)
+def test_what_perf_script_prints_here(name: str, options: str, tmp_path: Path) -> None:
+    """Call chains are left out, and the records beside the samples; the samples are all there."""
+    path, printed = for_perf(PERF / name, tmp_path), tmp_path / "script.txt"
+    printed.write_text(run(path, *options.split()))
+    expected, found = tables_of(path), tables_of(printed)
+    for tables in (expected, found):
+        del tables["ev_task"], tables["ev_stack"]  # of a perf.data, these are of the records beside, too
+    assert [each for each in differences(expected, found) if not each.endswith(".seq")] == []
+    with open_capture(path) as binary, open_capture(printed) as text:
+        samples = {each: n for each, n in binary.event_counts().items() if not each.startswith("perf:")}
+        assert text.event_counts() == samples
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ("--deltatime", "without --deltatime"),
+        ("-F -cpu", "-F comm,tid,cpu,time,event,trace"),
+        ("-F +tod", "-F comm,tid,cpu,time,event,trace"),
+        ("-F +misc", "-F comm,tid,cpu,time,event,trace"),
+    ],
+)
+def test_what_perf_script_prints_and_is_refused(options: str, hint: str, tmp_path: Path) -> None:
+    printed = tmp_path / "script.txt"
+    printed.write_text(run(for_perf(PERF / "triple.perf.data.xz", tmp_path), *options.split()))
+    with pytest.raises((CorruptError, UnknownFormatError)) as refused:
+        tables_of(printed)
+    assert hint in refused.value.hint
 
 
 def test_counting_kernel_prints_codes_as_words(tmp_path: Path) -> None:
