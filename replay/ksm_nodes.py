@@ -15,6 +15,11 @@ _FRAME_BITS: Final = 34
 """Bits of a page frame number in a migration entry; above them are the young and dirty bits."""
 
 
+def stable_node() -> pl.Expr:
+    """What stands for the pointer of the stable node."""
+    return (pl.col("node") + 1).cast(pl.UInt64)
+
+
 def _entries(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     """Rows with ``pfn``, ``type`` and ``group``: entries of one folio, one after another of one task."""
     inverted = pl.col("pte") ^ pl.lit((1 << 64) - 1, pl.UInt64)
@@ -38,14 +43,14 @@ def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     restores what another set if it is the next at all addresses that are restored, and of no other one.
 
     Returns:
-        ``move`` (number), ``pid``, ``pfn`` and ``restored`` (frames before and after), ``type`` (of the swap
-        entries), ``first``, ``last``, ``begin``, ``end`` (places of the first and last entry set and
+        ``move`` (number), ``pid``, ``cpu``, ``pfn`` and ``restored`` (frames before and after), ``type`` (of
+        the swap entries), ``first``, ``last``, ``begin``, ``end`` (places of the first and last entry set and
         restored), each with its ``_ts``, ``hits``, ``addresses`` (distinct), ``complete`` (as many restored).
         Null: not restored, or nothing tells by which walk.
     """
     rows = _entries(ev_migration_pte)
     groups = rows.group_by("group", maintain_order=True).agg(
-        pl.col("pid", "is_set", "pfn", "type").first(),
+        pl.col("pid", "cpu", "is_set", "pfn", "type").first(),
         first=pl.col("seq").first(),
         last=pl.col("seq").last(),
         first_ts=pl.col("ts_ns").first(),
@@ -103,8 +108,9 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
 
     Returns:
         Items: ``item`` (number), ``rmap_item``, ``mm`` (pointer), ``node``, ``kpfn``, ``born`` (order in the
-        hlist), ``ts_ns``, ``died`` (merged elsewhere, or the node was freed), ``died_ts_ns``, ``pid``. And
-        ``moves`` with ``node``; null: not known as a KSM folio.
+        hlist), ``merged`` (place of its own event), ``scanned`` (ksmd was at its page then; else it had
+        passed it before), ``ts_ns``, ``died`` (merged elsewhere, or the node was freed), ``died_ts_ns``,
+        ``pid``. And ``moves`` with ``node``; null: not known as a KSM folio.
     """
     tried = events["ev_merge"].sort("seq").with_columns(makes=pl.col("ksm_page").fill_null(0) == 0)
     follows = [
@@ -195,10 +201,71 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
             died=pl.min_horizontal("again_seq", "freed").fill_null(NEVER),
             died_ts_ns=pl.min_horizontal("again_ts_ns", "freed_ts"),
             kpfn="pfn",
+            merged="seq",
+            scanned=~pl.col("second"),
         )
         .sort("born")
         .with_row_index("item")
-        .select("item", "rmap_item", "mm", "node", "kpfn", "born", "ts_ns", "died", "died_ts_ns", "pid")
+        .select(
+            *("item", "rmap_item", "mm", "node", "kpfn", "born", "merged", "scanned"),
+            *("ts_ns", "died", "died_ts_ns", "pid"),
+        )
     )
     of = node_of(before["before"])
     return items, moves.with_columns(node=of).with_columns(node=pl.when(pl.col("node") >= 0).then("node"))
+
+
+def alone(moves: pl.DataFrame, items: pl.DataFrame, forks: pl.DataFrame) -> pl.DataFrame:
+    """The migrations of pages that only one process can map: ``move``.
+
+    All that was merged into the node before was of one known address space, and none was forked from it since
+    the first merge. So each mapping is in the address space of the rmap_items, and hit in the first pass.
+
+    Args:
+        moves: ``migrations`` with the node.
+        items: ``nodes``, and ``number``, their modelled address space.
+        forks: ``spaces.parents``.
+    """
+    merged = (
+        moves.select("move", "node", "first")
+        .join(items.select("node", "number", "merged"), on="node")
+        .filter(pl.col("merged") < pl.col("first"))
+        .group_by("move", "first")
+        .agg(
+            pl.col("merged").min(),
+            pl.col("number").first(),
+            one=(pl.col("number").n_unique() == 1) & pl.col("number").is_not_null().all(),
+        )
+        .filter("one")
+    )
+    forked = merged.join(forks.select(number="parent", fork="born"), on="number").filter(
+        (pl.col("fork") > pl.col("merged")) & (pl.col("fork") < pl.col("first"))
+    )
+    return merged.select("move").join(forked, on="move", how="anti")
+
+
+def listed_in(moves: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """``move`` and the rows of ``items`` that its node listed then, or had dropped: no event tells."""
+    return (
+        moves.select("move", "node", "first", "last")
+        .join(items, on="node")
+        .filter((pl.col("born") < pl.col("first")) & (pl.col("died") > pl.col("last")))
+    )
+
+
+def hits_of(moves: pl.DataFrame, ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
+    """The entries that each migration's first walk changed: ``move``, ``place`` (from 0), ``address``."""
+    return (
+        ev_migration_pte.filter("is_set", pl.col("pte").is_not_null())
+        .select("pid", "seq", "address")
+        .sort("seq")
+        .join_asof(
+            moves.select("move", "pid", "first", "last").sort("first"),
+            left_on="seq",
+            right_on="first",
+            by="pid",
+            check_sortedness=False,
+        )
+        .filter(pl.col("seq") <= pl.col("last"))
+        .select("move", "address", place=pl.int_range(pl.len()).over("move"))
+    )

@@ -7,18 +7,18 @@ frame of each entry that a migration's two walks changed, but neither rmap_item 
 1. *Nodes.* A merge into no KSM page makes a node of that frame, together with the merge that follows, whose
    rmap_item is listed first. A migration that restores on another frame moves the node there;
    ``ksm_remove_ksm_page`` ends it. So every merge and every migration belongs to the node that has its frame.
-2. *Addresses.* A walk changes entries only at addresses of listed rmap_items. If one address space has all
-   rmap_items that were merged into the node and not elsewhere since, and there are as many of them as
-   addresses hit, then all are listed, and those are their addresses. If no relative of a fork can map the
-   pages, each hit is of the first pass, and hits come in the order of the hlist, newest first: so each
-   rmap_item has its address. Otherwise nothing is determined, and the walk is not replayed.
+2. *Addresses.* A walk changes entries only at addresses of listed rmap_items. If all that was merged into the
+   node is of one address space, none was forked from it since, and as many rmap_items as addresses hit were
+   not merged elsewhere, then all these are listed, and those are their addresses. Each hit is of the first
+   pass, and hits come in the order of the hlist, newest first: so each rmap_item has its address. Otherwise
+   the walk is not replayed; for what can be said of it see ``ksm_undetermined``.
 3. *Address spaces.* ``ksm_enter`` comes inside the task's own madvise() or prctl(), inside its execve(), or
    inside the fork that makes the child whose mm it is. Else ``exit_mmap`` tells, where its task ends or
    executes another program: only then is the mm its own.
 
-Where the folio was moved, nothing mapped it any more, so the first walk ended at its last hit. A walk that
-changed no entry, that failed to move its folio, of reclaim, of aging or of DAMON is not in such a capture,
-or is not determined. Swap entries are read as x86 lays them out (arch/x86/include/asm/pgtable_64.h).
+Where the folio was moved, nothing mapped it any more, so the first walk ended at its last hit; else the walk
+has bounds. A walk that changed no entry, of reclaim, of aging or of DAMON is not in such a capture. Swap
+entries are read as x86 lays them out (arch/x86/include/asm/pgtable_64.h).
 
 Kernel: mm/ksm.c cmp_and_merge_page(), try_to_merge_two_pages(); mm/migrate.c migrate_folio_move().
 """
@@ -30,14 +30,18 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay.chosen import chosen
 from replay.exact import Exact, replay_state
 from replay.ksm_bounds import bounded
 from replay.ksm_modelled import modelled_spaces, tree_events, trees_at
-from replay.ksm_nodes import migrations, nodes
+from replay.ksm_nodes import alone, hits_of, listed_in, migrations, nodes, stable_node
+from replay.ksm_spaces import address_spaces, followed
+from replay.ksm_undetermined import Rebuilt, Undetermined, undetermined
 from replay.ksm_windows import Doubt, in_windows, windows
-from replay.lifetimes import AFTER, STABLE_FLAG
-from replay.spaces import mm_lives, mm_of, parents
+from replay.lifetimes import AFTER, BEFORE, STABLE_FLAG
+from replay.spaces import mm_lives, parents
 from replay.steps import RESTORES, SETS
+from replay.walks import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,10 +50,6 @@ if TYPE_CHECKING:
 
 APART: Final = 4
 """Distance of the places of events: what is made up from them has its place between."""
-
-_FORKS: Final = ("clone", "clone3", "fork", "vfork")
-_EXECS: Final = ("execve", "execveat")
-_OWN: Final = ("madvise", "prctl")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class Stock:
         whole: ``state.items`` of the nodes of which every rmap_item is determined.
         merged: rmap_items merged.
         determined: Of these, how many have their address.
+        bounded_items: Of the others, how many have a range of addresses.
         migrations: Migrations of KSM folios that changed an entry.
         replayed: Of these, how many are replayed.
+        bounded: Of the others, how many have bounds.
     """
 
     ev_avc: pl.DataFrame
@@ -71,8 +73,10 @@ class Stock:
     whole: pl.DataFrame
     merged: int
     determined: int
+    bounded_items: int
     migrations: int
     replayed: int
+    bounded: int
 
 
 def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies: Sequence[str]) -> Stock:
@@ -84,13 +88,15 @@ def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies
         model: State rebuilt from them.
         strategies: Names of the strategies.
     """
-    lives = _before_the_event(in_windows(model.lives, windows(events)))
+    told = windows(events)
+    lives = _before_the_event(in_windows(model.lives, told))
     ev_avc = tree_events(lives, model.versions)
     spaces = modelled_spaces(events, ev_avc, lives)
+    forks = parents(mm_lives(lives), spaces)
     moves = migrations(events["ev_migration_pte"])
     items, moves = nodes(events, moves)
     items = items.with_columns(number=address_spaces(items, events, spaces))
-    known, walked = determined(items, moves, events["ev_migration_pte"], parents(mm_lives(lives), spaces))
+    known, walked = determined(items, moves, events["ev_migration_pte"], forks)
     found = trees_at(known.select(mm="number", address="address", at="born"), lives, model.versions)
     anon_vma = known.select("item").with_row_index("row").join(found, on="row", how="left")["anon_vma"]
     own = (
@@ -110,9 +116,67 @@ def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies
         rmap_item=state.rmap_item.with_columns(evidence=pl.lit("modelled")),
         avc=model.lives.select(state.avc.columns),
     )
-    partly = items.join(known, on="item", how="anti").select(stable_node=_node()).unique()
+    versions = model.versions.with_columns(
+        born=pl.col("born_seq").fill_null(BEFORE), died=pl.col("died_seq").fill_null(AFTER)
+    )
+    versions = _before_the_event(in_windows(versions, told))
+    bounds = undetermined(
+        events,
+        items.join(known.select("item", "address"), on="item", how="left", maintain_order="left"),
+        moves,
+        walked,
+        state.items.drop("item").join(known.select("item", "rmap_item", "born"), on=["rmap_item", "born"]),
+        Rebuilt(lives, versions, followed(events, spaces, forks, versions), forks),
+        chosen(strategies),
+    )
+    partly = items.join(known, on="item", how="anti").select(stable_node=stable_node()).unique()
     whole = state.items.join(partly, on="stable_node", how="anti", maintain_order="left")
-    return Stock(ev_avc, state, whole, len(items), len(known), moves["node"].count(), len(walked))
+    return Stock(
+        ev_avc,
+        _with_bounds(state, bounds),
+        whole,
+        merged=len(items),
+        determined=len(known),
+        bounded_items=bounds.rmap_item["address_least"].count(),
+        migrations=moves["node"].count(),
+        replayed=len(walked),
+        bounded=bounds.migrations,
+    )
+
+
+def _with_bounds(state: Exact, bounds: Undetermined) -> Exact:
+    """``state`` with rows for what has bounds, or nothing, in its place among the walks."""
+    enters = pl.concat([state.walks.select("enter"), bounds.walk.select("enter").unique()]).sort("enter")
+    enters = enters.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64))
+    number = state.walks.select("enter").join(enters, on="enter", how="left", maintain_order="left")["number"]
+
+    def renumbered(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(number.gather(frame["walk_id"]).alias("walk_id"))
+
+    def beside(name: str) -> pl.DataFrame:
+        own: pl.DataFrame = getattr(state, name)
+        more: pl.DataFrame = getattr(bounds, name)
+        more = more.join(enters.rename({"number": "walk_id"}), on="enter", how="left", maintain_order="left")
+        columns = [column for column in own.columns if column in more.columns]
+        return pl.concat([renumbered(own), more.select(columns)], how="diagonal_relaxed").sort(
+            "walk_id", maintain_order=True
+        )
+
+    replayed = {
+        name: renumbered(getattr(state.replayed, name))
+        for name in ("loop", "walk", "miss", "pages", "strays")
+    }
+    return replace(
+        state,
+        walks=renumbered(state.walks),
+        walk=beside("walk"),
+        loop=beside("loop"),
+        miss=renumbered(state.miss),
+        replayed=Replayed(**replayed),
+        rmap_item=pl.concat([state.rmap_item, bounds.rmap_item], how="diagonal_relaxed").sort(
+            "born_ts_ns", maintain_order=True
+        ),
+    )
 
 
 def _before_the_event(lives: pl.DataFrame) -> pl.DataFrame:
@@ -120,93 +184,6 @@ def _before_the_event(lives: pl.DataFrame) -> pl.DataFrame:
     return lives.with_columns(
         pl.when(pl.col(name) < AFTER - 1).then(pl.col(name) - 1).otherwise(name).alias(name)
         for name in ("born", "born_seq", "died", "died_seq")
-    )
-
-
-def address_spaces(
-    items: pl.DataFrame, events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame
-) -> pl.Series:
-    """The modelled address space of each rmap_item; null: no event that carries its mm tells whose it is.
-
-    Args:
-        items: ``nodes``.
-        events: The ``ev_*`` tables.
-        spaces: ``modelled_spaces``.
-    """
-    calls = (
-        events["ev_syscall"].select("pid", "seq", call=pl.when(~pl.col("is_exit")).then("name")).sort("seq")
-    )
-    tasks = events["ev_task"].sort("seq")
-    born = tasks.filter(pl.col("kind").is_in(("newtask", "fork"))).select("pid", "child_pid", born="seq")
-    execs = tasks.filter(pl.col("kind") == "exec").select("pid", exec="seq")
-    enters = (
-        events["ev_ksm_enter"]
-        .select("mm", "pid", "seq")
-        .sort("seq")
-        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
-        .join_asof(born, left_on="seq", right_on="born", by="pid", strategy="forward", check_sortedness=False)
-        .join_asof(
-            execs, left_on="seq", right_on="exec", by="pid", strategy="forward", check_sortedness=False
-        )
-        .with_columns(
-            task=pl.when(pl.col("call").is_in(_FORKS))
-            .then("child_pid")
-            .when(pl.col("call").is_in((*_OWN, *_EXECS)))
-            .then("pid"),
-            at=pl.when(pl.col("call").is_in(_FORKS))
-            .then("born")
-            .when(pl.col("call").is_in(_EXECS))
-            .then("exec")
-            .otherwise("seq"),
-        )
-        .select("mm", "task", "at", entered="seq")
-    )
-    rows = (
-        items.select("mm", "born")
-        .with_row_index("row")
-        .sort("born")
-        .join_asof(enters, left_on="born", right_on="entered", by="mm", check_sortedness=False)
-    )
-    rows = rows.join_asof(
-        _ends(events, calls),
-        left_on="born",
-        right_on="ended",
-        by="mm",
-        strategy="forward",
-        check_sortedness=False,
-    )
-    entered = pl.col("task").is_not_null()
-    told = rows.select(
-        "row",
-        pid=pl.coalesce("task", "last_task"),
-        seq=pl.when(entered).then(pl.max_horizontal("born", "at")).otherwise("ended"),
-    )
-    return mm_of(told, spaces).sort("row")["mm"]
-
-
-def _ends(events: Mapping[str, pl.DataFrame], calls: pl.DataFrame) -> pl.DataFrame:
-    """Address spaces that end with a task of their own: ``mm``, ``last_task``, ``ended``."""
-    exits = events["ev_task"].filter(pl.col("kind") == "exit").select("pid", exit="seq").sort("exit")
-    entries = calls.drop_nulls("call").select("pid", entry="seq").sort("entry")
-    return (
-        events["ev_exit_mmap"]
-        .select("mm", "pid", "seq")
-        .sort("seq")
-        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
-        .join_asof(
-            exits, left_on="seq", right_on="exit", by="pid", strategy="forward", check_sortedness=False
-        )
-        .join_asof(
-            entries, left_on="seq", right_on="entry", by="pid", strategy="forward", check_sortedness=False
-        )
-        .filter(
-            pl.col("call").is_in(_EXECS)
-            | (
-                pl.col("exit").is_not_null()
-                & (pl.col("entry").is_null() | (pl.col("entry") > pl.col("exit")))
-            )
-        )
-        .select("mm", last_task="pid", ended="seq")
     )
 
 
@@ -224,29 +201,13 @@ def determined(
     Returns:
         Rows of ``items`` with ``address``, and rows of ``moves``.
     """
-    family = pl.concat([forks.select(number="mm"), forks.select(number="parent")]).unique()
-    listed = (
-        moves.filter("complete", pl.col("node").is_not_null(), pl.col("restored") != pl.col("pfn"))
-        .join(items, on="node")
-        .filter((pl.col("born") < pl.col("first")) & (pl.col("died") > pl.col("last")))
-    )
+    complete = moves.filter("complete")
+    listed = listed_in(complete, items).join(alone(complete, items, forks), on="move", how="semi")
     whole = (
         listed.group_by("move")
-        .agg(
-            pl.col("hits", "addresses", "type").first(),
-            listed=pl.len(),
-            spaces=pl.col("mm").n_unique(),
-            numbers=pl.col("number").n_unique(),
-            number=pl.col("number").first(),
-        )
-        .filter(
-            (pl.col("listed") == pl.col("addresses"))
-            & (pl.col("hits") == pl.col("addresses"))
-            & (pl.col("spaces") == 1)
-            & (pl.col("numbers") == 1)
-            & pl.col("number").is_not_null()
-        )
-        .join(family, on="number", how="anti")
+        .agg(listed=pl.len())
+        .join(moves.select("move", "hits", "addresses", "type"), on="move")
+        .filter((pl.col("listed") == pl.col("addresses")) & (pl.col("hits") == pl.col("addresses")))
     )
     # A folio at several addresses of one process is a KSM page; entries of others are marked otherwise.
     kinds = whole.filter(pl.col("listed") > 1)["type"].unique()
@@ -256,32 +217,15 @@ def determined(
         .sort("move", "born", descending=[False, True])
         .with_columns(place=pl.int_range(pl.len()).over("move"))
     )
-    hits = (
-        moves.select("move", "pid", "first", "last")
-        .join(whole.select("move"), on="move", how="semi")
-        .sort("first")
-    )
-    hits = (
-        ev_migration_pte.filter("is_set", pl.col("pte").is_not_null())
-        .select("pid", "seq", "address")
-        .sort("seq")
-        .join_asof(hits, left_on="seq", right_on="first", by="pid", check_sortedness=False)
-        .filter(pl.col("seq") <= pl.col("last"))
-        .with_columns(place=pl.int_range(pl.len()).over("move"))
-        .select("move", "place", "address")
-    )
+    hits = hits_of(moves.join(whole.select("move"), on="move", how="semi"), ev_migration_pte)
     told = order.join(hits, on=["move", "place"]).select("move", "item", "address")
     agreed = told.with_columns(other=pl.col("address").n_unique().over("item"))
     contradicted = agreed.filter(pl.col("other") > 1).select("move").unique()
     told = told.join(contradicted, on="move", how="anti")
     address = told.select("item", "address").unique("item", keep="first")
     known = items.join(address, on="item").sort("born")
-    return known, moves.join(told.select("move").unique(), on="move", how="semi").sort("first")
-
-
-def _node() -> pl.Expr:
-    """What stands for the pointer of the stable node."""
-    return (pl.col("node") + 1).cast(pl.UInt64)
+    walked = moves.join(told.select("move").unique(), on="move", how="semi")
+    return known, walked.filter(pl.col("restored") != pl.col("pfn")).sort("first")
 
 
 def _as_probed(
@@ -289,7 +233,7 @@ def _as_probed(
 ) -> dict[str, pl.DataFrame]:
     """What probes would have told of these rmap_items and walks."""
     none = pl.lit(None, pl.UInt64)
-    node = _node()
+    node = stable_node()
     appends = known.select(
         "rmap_item",
         "kpfn",

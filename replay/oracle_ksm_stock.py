@@ -27,6 +27,7 @@ class Item:
     mm: int
     node: int | None
     born: int
+    merged: int
     died: int | None = None
     addresses: set[int] = field(default_factory=set)
 
@@ -140,7 +141,7 @@ def nodes_of(events: Mapping[str, pl.DataFrame], moves: list[Move], came: list[M
                 made += 1
                 held[row["pfn"]] = made
             born = following["seq"] if is_pair else seq if previous is None else previous
-            item = Item(row["rmap_item"], row["mm"], held.get(row["pfn"]), born)
+            item = Item(row["rmap_item"], row["mm"], held.get(row["pfn"]), born, seq)
             before = latest.get(item.rmap_item)
             if before is not None and before.died is None:
                 before.died = seq
@@ -150,14 +151,14 @@ def nodes_of(events: Mapping[str, pl.DataFrame], moves: list[Move], came: list[M
 
 
 def known_addresses(
-    events: Mapping[str, pl.DataFrame], numbers: Mapping[int, int], family: set[int]
+    events: Mapping[str, pl.DataFrame], numbers: Mapping[int, int], forks: list[tuple[int, int]]
 ) -> tuple[dict[tuple[int, int], int], list[int]]:
     """What is determined.
 
     Args:
         events: Tables ``ev_merge``, ``ev_ksm_removed`` and ``ev_migration_pte``.
         numbers: The address space by the pointer of its mm, where it is known.
-        family: Address spaces that have relatives by fork.
+        forks: Place of each fork, and the address space that was forked.
 
     Returns:
         Address by (rmap_item, place of its merge), and the places of the first entries of the walks.
@@ -166,7 +167,7 @@ def known_addresses(
     items = nodes_of(events, moves, came)
     whole: list[tuple[Move, list[Item]]] = []
     for move in moves:
-        if move.node is None or not move.complete or move.restored == move.pfn:
+        if move.node is None or not move.complete:
             continue
         first, last = move.places[0], move.places[-1]
         listed = [
@@ -174,9 +175,12 @@ def known_addresses(
             for item in items
             if item.node == move.node and item.born < first and (item.died is None or item.died > last)
         ]
-        spaces = {item.mm for item in listed}
-        number = numbers.get(next(iter(spaces))) if len(spaces) == 1 else None
-        if number is None or number in family:
+        before = [item for item in items if item.node == move.node and item.merged < first]
+        spaces = {numbers.get(item.mm) for item in before}
+        if len(spaces) != 1 or None in spaces:
+            continue
+        since = min(item.merged for item in before)
+        if any(parent in spaces and since < place < first for place, parent in forks):
             continue
         if len(listed) == len(move.places) == len(set(move.addresses)):
             whole.append((move, sorted(listed, key=lambda item: -item.born)))
@@ -189,4 +193,4 @@ def known_addresses(
     known = {
         (item.rmap_item, item.born): next(iter(item.addresses)) for _, listed in whole for item in listed
     }
-    return known, sorted(move.places[0] for move, _ in whole)
+    return known, sorted(move.places[0] for move, _ in whole if move.restored != move.pfn)

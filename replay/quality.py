@@ -148,7 +148,7 @@ def _censored(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
         "rmap_items were merged before the capture began; their place in the hlist and what vm_pgoff "
         "and linear look up are not known",
     )
-    merged = exact.rmap_item.filter(pl.col("born_ts_ns").is_not_null())
+    merged = exact.rmap_item.drop_nulls(["born_ts_ns", "address"])
     yield (
         "unknown_vma",
         "warning",
@@ -159,7 +159,7 @@ def _censored(exact: Exact) -> Iterator[tuple[str, str, int, str]]:
     yield (
         "unknown_tree",
         "warning",
-        exact.loop["iterations"].null_count(),
+        exact.loop.select(pl.coalesce("iterations", "iterations_most").null_count()).item(),
         "loops have no count: their tree, or what the strategy looks up, is not in the capture",
     )
     yield (
@@ -313,17 +313,32 @@ def _modelled(exact: Exact, stock: Stock | None) -> Iterator[tuple[str, str, int
     )
     if stock is None:
         return
+    rest = stock.migrations - stock.replayed - stock.bounded
+    yield (
+        "bounded_migration",
+        "info",
+        stock.bounded,
+        f"migrations of KSM folios, of {stock.migrations}, have bounds in place of counts: which rmap_items "
+        "were listed, or where, is not determined; nor is what a strategy would miss",
+    )
     yield (
         "undetermined_migration",
         "warning",
-        stock.migrations - stock.replayed,
-        f"migrations of KSM folios, of {stock.migrations}, are not replayed: stock events do not determine "
-        "their rmap_items; walks that changed no entry, of reclaim and of aging are not in the capture",
+        rest,
+        f"migrations of KSM folios, of {stock.migrations}, have neither counts nor bounds: the folio may not "
+        "have been the node's any more, or an rmap_item's address space or its VMAs are not known",
+    )
+    yield (
+        "unseen_walk",
+        "info",
+        stock.migrations,
+        "migrations of KSM folios are all the walks there are here: stock events do not show walks that "
+        "changed no entry, of reclaim and of aging",
     )
     yield (
         "undetermined_address",
         "info",
         stock.merged - stock.determined,
-        f"rmap_items, of {stock.merged} merged, have no address: no migration's hits determine it; "
-        "walks over every node leave out their nodes",
+        f"rmap_items, of {stock.merged} merged, have no address, {stock.bounded_items} of them a range of "
+        "addresses: no migration's hits determine it; walks over every node leave out their nodes",
     )

@@ -157,8 +157,8 @@ def longest_walks(facts: Facts) -> Grid:
             row["comm"],
             row["caller"],
             row["loops"],
-            row["iterations_total"],
-            row["iterations_max"],
+            bounded(row, "iterations_total"),
+            bounded(row, "iterations_max"),
             row["observed_ns"],
             *([row["uncertain"]] if facts.uncertain else []),
         ]

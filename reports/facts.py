@@ -124,6 +124,7 @@ class Facts:
         notes: Table ``quality``, equal rows together, worst first.
         firsts: For each strategy, the first event that made it miss a mapping, where one is known.
         uncertain: Walks that lost events make uncertain, by how (``walk_facts.UNCERTAIN``).
+        counted: Walks by what is known of their iterations (``walk_facts.counted``).
         worst: The walks with most iterations: as the kernel counted, else under its own strategy, else the
             first in the table.
         spread: For each strategy, loops by iterations: none, 1, 2-3, 4-7 and so on.
@@ -150,6 +151,7 @@ class Facts:
     notes: Sequence[Note]
     firsts: Mapping[str, FirstCause]
     uncertain: Mapping[str, int]
+    counted: Mapping[str, int]
     worst: Worst
     spread: Mapping[str, Sequence[int]]
     iterations: Mapping[str, Distribution]
@@ -225,6 +227,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         notes=notes(tables["quality"]),
         firsts=walk_facts.first_causes(tables["miss"], capture["first_ts_ns"]),
         uncertain=walk_facts.uncertain_walks(tables["walk"]),
+        counted=walk_facts.counted(tables["walk"]),
         worst=walk_facts.worst_walks(tables["walk"], preferred),
         spread=walk_facts.spread(tables["loop"]),
         iterations=distributions(tables["loop"], "iterations"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reports.facts import Facts
     from reports.section import Section
 
-SCHEMA_VERSION: Final = "1.8"
+SCHEMA_VERSION: Final = "1.9"
 """``MAJOR.MINOR``: a new key raises MINOR; one that is removed, retyped or means something else, MAJOR."""
 
 MAX_ROWS: Final = 1000
@@ -30,6 +30,8 @@ def json_summary(tables: Mapping[str, pa.Table]) -> str:
 
     Keys: ``schema_version``; ``capture`` (the row of table ``capture``); ``verdict`` (sentences);
     ``uncertain_walks`` (value of ``walk.uncertain`` to the number of walks, each counted once);
+    ``walks`` (how many have counts under all strategies, bounds, or neither: ``counted``, ``bounded``,
+    ``unknown``; of how many it is known what is missed: ``missed_known``);
     ``summary`` (rows of table ``summary``); ``first_causes`` (strategy to event, time after the first event
     in ns, pid); ``evidence`` (word to meaning; ``agreement``: of the model with the probes: share, agreeing,
     instants, agreeing_trees, causes with their instants; null: not asked);
@@ -56,6 +58,7 @@ def json_of(facts: Facts, parts: Sequence[Section]) -> str:
         "capture": dict(facts.capture),
         "verdict": words.verdict(facts),
         "uncertain_walks": dict(facts.uncertain),
+        "walks": dict(facts.counted),
         "summary": [dict(row) for row in facts.rows],
         "first_causes": {name: asdict(first) for name, first in facts.firsts.items()},
         "evidence": {**dict(words.evidence(facts)), "agreement": agreement_words.document(facts.agreement)},

@@ -74,6 +74,27 @@ def uncertain_walks(walk: pa.Table) -> dict[str, int]:
     return {name: counts[name] for name in UNCERTAIN if name in counts}
 
 
+def counted(walk: pa.Table) -> dict[str, int]:
+    """Walks by what is known of their iterations under all strategies: ``counted``, ``bounded``, ``unknown``.
+
+    And ``missed_known``: of how many it is known what each strategy misses.
+    """
+    known, most = pl.col("iterations_total").is_not_null(), pl.col("iterations_total_most").is_not_null()
+    of_walks = (
+        pl.DataFrame(walk)
+        .filter(pl.col("strategy") != OBSERVED)
+        .group_by("walk_id")
+        .agg(
+            counted=known.all(),
+            bounded=(known | most).all(),
+            missed_known=pl.col("mappings_missed").is_not_null().all(),
+        )
+    )
+    exact, bounds, missed = (int(of_walks[name].sum()) for name in ("counted", "bounded", "missed_known"))
+    unknown = len(of_walks) - bounds
+    return {"counted": exact, "bounded": bounds - exact, "unknown": unknown, "missed_known": missed}
+
+
 def first_causes(miss: pa.Table, first_ts_ns: int | None) -> dict[str, FirstCause]:
     """For each strategy, the earliest cause that is known."""
     columns = ["strategy", "cause_event", "cause_ts_ns", "cause_pid"]
@@ -86,7 +107,7 @@ def first_causes(miss: pa.Table, first_ts_ns: int | None) -> dict[str, FirstCaus
 
 
 def worst_walks(walk: pa.Table, preferred: Sequence[str | None]) -> Worst:
-    """The walks with most iterations in one row of the strategy table.
+    """The walks with most iterations, known or at most, in one row of the strategy table.
 
     Args:
         walk: Table ``walk``.
@@ -94,14 +115,15 @@ def worst_walks(walk: pa.Table, preferred: Sequence[str | None]) -> Worst:
             iterations are known, the walks that took longest.
     """
     frame = pl.DataFrame(walk)
-    known = frame.drop_nulls("iterations_total")
+    most = pl.coalesce("iterations_total", "iterations_total_most")
+    known = frame.filter(most.is_not_null())
     by_time = known.is_empty()
     present = (frame if by_time else known)["strategy"].unique()
     strategy = next((name for name in preferred if name in present), None)
     worst = (
         frame.filter(pl.col("strategy") == pl.lit(strategy, pl.String))
         .sort(
-            ["observed_ns" if by_time else "iterations_total", "walk_id"],
+            [pl.col("observed_ns") if by_time else most, pl.col("walk_id")],
             descending=[True, False],
             nulls_last=True,
         )

@@ -34,7 +34,7 @@ def verdict(facts: Facts) -> list[str]:
         nothing = "" if predicted else ": there is nothing to compare"
         return [f"The capture holds no walk of rmap_walk_ksm(){nothing}.", *predicted]
     waited = facts.waits.sentences if facts.waits is not None and facts.waits.count else []
-    return [*_uncertain(facts), *misses(facts), *_cost(facts, asked), *waited, *relatives]
+    return [*_uncertain(facts), *misses(facts), *_bounds(facts), *_cost(facts, asked), *waited, *relatives]
 
 
 def misses(facts: Facts) -> list[str]:
@@ -94,6 +94,18 @@ def _uncertain(facts: Facts) -> list[str]:
     total = sum(facts.uncertain.values())
     how = "; ".join(f"{_number(count)} {UNCERTAIN[name]}" for name, count in facts.uncertain.items())
     return [f"Lost events make {_number(total)} of {_number(walks)} walks uncertain: {how}."]
+
+
+def _bounds(facts: Facts) -> list[str]:
+    """How many walks have bounds in place of counts."""
+    exact, bounds, unknown = (facts.counted[name] for name in ("counted", "bounded", "unknown"))
+    if not bounds:
+        return []
+    nothing = f", {_number(unknown)} neither" if unknown else ""
+    return [
+        f"Of {_number(exact + bounds + unknown)} walks {_number(exact)} have counts, {_number(bounds)} "
+        f"bounds{nothing}; what would be missed is known of {_number(facts.counted['missed_known'])}."
+    ]
 
 
 def evidence(facts: Facts) -> list[tuple[str, str]]:
@@ -182,8 +194,9 @@ def worst_walks(facts: Facts) -> tuple[str, list[str]]:
             parts.append(f"pid {row['pid']}" + (f" {row['comm']}" if row["comm"] else ""))
         if row["caller"] is not None:
             parts.append(row["caller"])
-        if row["iterations_total"] is not None:
-            parts.append(f"{_number(row['iterations_total'])} iterations in {_number(row['loops'])} loops")
+        if (total := bounded(row, "iterations_total")) is not None:
+            loops = "" if row["loops"] is None else f" in {_number(row['loops'])} loops"
+            parts.append(f"{_number(total) if isinstance(total, int) else total} iterations{loops}")
         if row["observed_ns"] is not None:
             parts.append(f"took {row['observed_ns'] / 1e6:.3f} ms{under}")
         if row["uncertain"] is not None:

@@ -47,7 +47,8 @@ STRATEGY_DOC: Final = (
 LOOP: Final = Table(
     name="loop",
     version="1.1",
-    doc="One inner loop: one rmap_item in one pass of one walk, under one strategy.",
+    doc="One inner loop: one rmap_item in one pass of one walk, under one strategy. Modelled, a "
+    "loop that may not have been run is there too: iterations_least is 0.",
     columns=(
         int64("walk_id", "The walk (see table walk).", _REPLAY),
         nanoseconds(
@@ -263,7 +264,7 @@ def summary_columns() -> tuple[Column, ...]:
             _REPLAY,
         ),
         count("walks", "Walks.", _REPLAY),
-        count("loops", "Inner loops.", _REPLAY),
+        count("loops", "Inner loops; modelled, with those that may have been run.", _REPLAY),
         real(
             "time_ms_max",
             "Longest walk (Time_ms): observed, with waits for locks and time off the CPU; predicted, without "

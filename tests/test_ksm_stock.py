@@ -26,17 +26,18 @@ COUNTS = (
     *("iterations", "skip_addr_out_of_range", "skip_mm_mismatch", "rmap_one_calls"),
     *("ended_early", "first_pgoff"),
 )
+WALK_MAXIMA = ("skip_addr_out_of_range_max", "skip_mm_mismatch_max")
 CAPTURES = {
-    "6.12_s3-mremap_truth.dat": (25, 451, 11, 22),
-    "6.12_s5-random_truth.dat": (0, 1429, 0, 32),
-    "6.12_s6-fleet_f01-s1.dat": (22, 52, 9, 17),
-    "7.3_s1-small_truth-tiny.dat": (45, 201, 15, 17),
-    "7.3_s12-mapcount_s4-holes.dat": (34, 257, 32, 38),
-    "7.3_s2-fork_truth.dat": (0, 792, 0, 47),
-    "7.3_s7-fileprivate_truth.dat": (36, 301, 5, 13),
-    "custom-7.3-full_S4_notruth.dat": (93, 1028, 57, 113),
+    "6.12_s3-mremap_truth.dat": (25, 426, 451, 11, 11, 22),
+    "6.12_s5-random_truth.dat": (0, 1429, 1429, 0, 32, 32),
+    "6.12_s6-fleet_f01-s1.dat": (23, 29, 52, 9, 8, 17),
+    "7.3_s1-small_truth-tiny.dat": (46, 155, 201, 15, 2, 17),
+    "7.3_s12-mapcount_s4-holes.dat": (34, 223, 257, 32, 6, 38),
+    "7.3_s2-fork_truth.dat": (17, 775, 792, 3, 44, 47),
+    "7.3_s7-fileprivate_truth.dat": (36, 265, 301, 5, 8, 13),
+    "custom-7.3-full_S4_notruth.dat": (93, 935, 1028, 57, 56, 113),
 }
-"""Captures; rmap_items determined and merged, migrations replayed and seen."""
+"""Captures; rmap_items with an address, a range, and all; migrations with counts, bounds, and all."""
 
 
 @pytest.mark.parametrize("name", CAPTURES)
@@ -51,36 +52,62 @@ def test_what_is_determined_is_what_the_probes_tell(name: str) -> None:
     maps = pl.DataFrame(TABLES["proc_map"].empty())
     stock = rebuild(events, options, probed=True, release=release, gaps=None, maps=maps).stock
     assert stock is not None
-    assert (stock.determined, stock.merged, stock.migrations - 0) == (*CAPTURES[name][:2], CAPTURES[name][3])
-    assert stock.replayed == CAPTURES[name][2]
+    told = (stock.determined, stock.bounded_items, stock.merged)
+    assert (*told, stock.replayed, stock.bounded, stock.migrations) == CAPTURES[name]
     state = stock.state
     _every_node_is_whole(stock.whole, exact.items)
     true = exact.items.select("rmap_item", at="merged", true="address").sort("at")
     told = state.items.select("rmap_item", "address", at=pl.col("merged") // APART).sort("at")
     both = told.join_asof(true, on="at", by="rmap_item", strategy="nearest", check_sortedness=False)
     assert (both["address"] == both["true"]).all()
-    walks = exact.walks.select("pid", "enter", "exit", true_walk="walk_id").sort("enter")
+    _addresses_are_in_their_ranges(state.rmap_item, exact.items)
+    times = exact.walks.select("pid", "rmap_one", begin="ts_ns", end="end_ns", true_walk="walk_id")
     same = (
-        state.walks.select("walk_id", "pid", enter=(pl.col("enter") + 1) // APART)
-        .sort("enter")
-        .join_asof(walks, on="enter", by="pid", check_sortedness=False)
+        state.walk.select("walk_id", "pid", "ts_ns", "caller")
+        .unique("walk_id")
+        .sort("ts_ns")
+        .join_asof(times.sort("begin"), left_on="ts_ns", right_on="begin", by="pid", check_sortedness=False)
     )
-    assert (same["enter"] < same["exit"]).all()
+    assert (same["ts_ns"] <= same["end"]).all()
+    assert (same["caller"] == same["rmap_one"]).all()
     assert same["true_walk"].is_unique().all()
-    nth = pl.int_range(pl.len()).over("true_walk", "strategy")
-    mine = state.loop.join(same.select("walk_id", "true_walk"), on="walk_id").with_columns(nth=nth)
-    theirs = exact.loop.rename({"walk_id": "true_walk"}).join(
-        same.select("true_walk"), on="true_walk", how="semi"
-    )
-    loops = mine.join(
-        theirs.with_columns(nth=nth), on=["true_walk", "strategy", "nth"], how="full", suffix="_true"
-    )
-    sure = loops.filter(pl.col("iterations_most").is_null())
+    assert len(same) >= 2 * sum(CAPTURES[name][3:5]) - 1
+    same = same.select("walk_id", "true_walk")
+    key = ["true_walk", "strategy", "rmap_item", "search_new_forks", "nth"]
+    nth = pl.int_range(pl.len()).over(key[:-1])
+    mine = state.loop.join(same, on="walk_id").with_columns(nth=nth)
+    theirs = exact.loop.rename({"walk_id": "true_walk"}).join(same, on="true_walk", how="semi")
+    loops = mine.join(theirs.with_columns(nth=nth), on=key, how="full", suffix="_true")
+    assert loops["walk_id"].null_count() == 0
     for column in COUNTS:
-        assert sure[column].eq_missing(sure[f"{column}_true"]).all(), column
-    bounded = loops.filter(pl.col("iterations_most").is_not_null())
-    inside = bounded["iterations_true"].is_between(bounded["iterations_least"], bounded["iterations_most"])
-    assert inside.all()
+        known = loops.drop_nulls([column, "iterations_true"])
+        assert known[column].eq_missing(known[f"{column}_true"]).all(), column
+    _in_bounds(loops, "iterations", pl.col("iterations_true").fill_null(0))
+    walks = state.walk.join(same, on="walk_id").join(
+        exact.walk.rename({"walk_id": "true_walk"}), on=["true_walk", "strategy"], suffix="_true"
+    )
+    for column in ("iterations_total", "iterations_max"):
+        _in_bounds(walks, column, pl.col(f"{column}_true"))
+        assert walks.filter(pl.coalesce(column, f"{column}_most").is_null()).is_empty()
+    for column in ("loops", "mappings_missed", "rmap_one_calls", *WALK_MAXIMA):
+        known = walks.drop_nulls(column)
+        assert known[column].eq_missing(known[f"{column}_true"]).all(), column
+
+
+def _in_bounds(rows: pl.DataFrame, column: str, true: pl.Expr) -> None:
+    least, most = (pl.coalesce(column, f"{column}_{end}") for end in ("least", "most"))
+    assert rows.filter(~true.is_between(least, most)).is_empty()
+
+
+def _addresses_are_in_their_ranges(told: pl.DataFrame, items: pl.DataFrame) -> None:
+    true = items.select("rmap_item", ts="born_ts_ns", true="address").drop_nulls().sort("ts")
+    both = told.sort("born_ts_ns").join_asof(
+        true, left_on="born_ts_ns", right_on="ts", by="rmap_item", strategy="forward", check_sortedness=False
+    )
+    both = both.drop_nulls("true")
+    assert len(both) > len(told) * 0.9
+    least, most = (pl.coalesce("address", f"address_{end}") for end in ("least", "most"))
+    assert both.filter(~pl.col("true").is_between(least, most)).is_empty()
 
 
 def _every_node_is_whole(whole: pl.DataFrame, items: pl.DataFrame) -> None:
@@ -145,7 +172,7 @@ def addresses(
         "ev_migration_pte": table,
     }
     items, moves = nodes(events, migrations(table))
-    items = items.with_columns(number=pl.lit(1, pl.UInt64))
+    items = items.with_columns(number=pl.col("mm") - MM + 1)
     relatives = [(2, 50, 1)] if forked else []
     forks = pl.DataFrame(
         relatives, schema={"mm": pl.UInt64, "born": pl.Int64, "parent": pl.UInt64}, orient="row"
@@ -181,7 +208,6 @@ def test_a_node_moves_with_its_folio() -> None:
     ("merges", "ptes", "forked"),
     [
         ([*PAIR, _merge(20, 3, FRAME)], moved(100, [9, 7]), False),  # one is stale, or not listed any more
-        (PAIR, moved(100, [9, 7], to=FRAME), False),  # not moved: something may still map it
         (PAIR, moved(100, [9, 7]), True),  # a hit may be of the child
         ([PAIR[0], _merge(11, 2, FRAME, mm=MM + 64)], moved(100, [9, 7]), False),  # two address spaces
         ([PAIR[0], _merge(11, 2, FRAME, err=-14)], moved(100, [9]), False),  # the pair was not merged
@@ -193,6 +219,11 @@ def test_what_is_not_determined(
     merges: list[dict[str, Any]], ptes: list[dict[str, Any]], forked: bool
 ) -> None:
     assert addresses(merges, ptes, forked=forked) == ({}, 0)
+
+
+def test_where_the_folio_was_not_moved_something_may_still_map_it() -> None:
+    """All rmap_items were hit, so their addresses are known; but the walk may have gone on after that."""
+    assert addresses(PAIR, moved(100, [9, 7], to=FRAME)) == ({1: 9, 2: 7}, 0)
 
 
 def test_a_page_of_its_own_in_the_frame_of_a_node_that_is_gone() -> None:

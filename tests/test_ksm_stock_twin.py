@@ -174,10 +174,13 @@ def kernels(draw: st.DrawFn) -> Kernel:
     return kernel
 
 
-@given(kernel=kernels(), family=st.sampled_from((set(), set(), {20})), known=st.sampled_from(((1, 2), (1,))))
+FORKS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from((10, 20))), max_size=2)
+
+
+@given(kernel=kernels(), forks=FORKS, known=st.sampled_from(((1, 2), (1,))))
 @settings(max_examples=50, deadline=None)
 def test_what_is_determined_is_so_and_the_twin_says_the_same(
-    kernel: Kernel, family: set[int], known: tuple[int, ...]
+    kernel: Kernel, forks: list[tuple[int, int]], known: tuple[int, ...]
 ) -> None:
     events = {name: _table(name, rows) for name, rows in kernel.rows.items()}
     items, moves = nodes(events, migrations(events["ev_migration_pte"]))
@@ -186,9 +189,9 @@ def test_what_is_determined_is_so_and_the_twin_says_the_same(
         number=pl.col("mm").replace_strict(numbers, default=None, return_dtype=pl.UInt64)
     )
     schema = {"mm": pl.UInt64, "born": pl.Int64, "parent": pl.UInt64}
-    forks = pl.DataFrame([(30, 1, parent) for parent in family], schema=schema, orient="row")
-    told, walked = determined(items, moves, events["ev_migration_pte"], forks)
+    relatives = pl.DataFrame([(30, place, mm) for place, mm in forks], schema=schema, orient="row")
+    told, walked = determined(items, moves, events["ev_migration_pte"], relatives)
     mine = {(row["rmap_item"], row["born"]): row["address"] for row in told.to_dicts()}
-    twin, walks = known_addresses(events, numbers, family)
+    twin, walks = known_addresses(events, numbers, forks)
     assert (mine, walked["first"].to_list()) == (twin, walks)
     assert mine.items() <= kernel.truth.items()

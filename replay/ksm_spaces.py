@@ -1,0 +1,213 @@
+"""Whose the address spaces are that KSM's events name by pointer (see ``ksm_stock``)."""
+
+from __future__ import annotations
+
+from errno import EINVAL
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from replay.alive import AliveIndex
+from replay.model_events import finished_calls
+from replay.model_rules import MADV_MERGEABLE, PR_SET_MEMORY_MERGE
+from replay.spaces import mm_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FORKS: Final = ("clone", "clone3", "fork", "vfork")
+_EXECS: Final = ("execve", "execveat")
+_OWN: Final = ("madvise", "prctl")
+
+
+def address_spaces(
+    items: pl.DataFrame, events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame
+) -> pl.Series:
+    """The modelled address space of each rmap_item; null: no event that carries its mm tells whose it is.
+
+    Args:
+        items: ``nodes``.
+        events: The ``ev_*`` tables.
+        spaces: ``modelled_spaces``.
+    """
+    rows = (
+        items.select("mm", "born")
+        .with_row_index("row")
+        .sort("born")
+        .join_asof(_enters(events), left_on="born", right_on="entered", by="mm", check_sortedness=False)
+    )
+    rows = rows.join_asof(
+        _ends(events),
+        left_on="born",
+        right_on="ended",
+        by="mm",
+        strategy="forward",
+        check_sortedness=False,
+    )
+    entered = pl.col("task").is_not_null()
+    told = rows.select(
+        "row",
+        pid=pl.coalesce("task", "last_task"),
+        seq=pl.when(entered).then(pl.max_horizontal("born", "at")).otherwise("ended"),
+    )
+    return mm_of(told, spaces).sort("row")["mm"]
+
+
+def followed(
+    events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame, forks: pl.DataFrame, versions: pl.DataFrame
+) -> pl.Series:
+    """The modelled address spaces all of whose MERGEABLE VMAs the model has.
+
+    An address space is put on ksmd's list when its first VMA becomes MERGEABLE: where madvise() did that,
+    there was none before. From then on each such call must have been over VMAs that the model has; where it
+    met a hole (ENOMEM), over a range in which the model had VMAs all over at some time, so that it knows what
+    became of them. A fork copies what its parent has; PR_SET_MEMORY_MERGE takes VMAs that exec made, which
+    the model does not have.
+
+    Args:
+        events: The ``ev_*`` tables.
+        spaces: ``modelled_spaces``.
+        forks: ``spaces.parents``.
+        versions: Versions of VMAs with ``born`` and ``died``.
+    """
+    enters = _enters(events).filter(pl.col("call") == "madvise")
+    begun = mm_of(enters.select(pid="task", seq="at"), spaces)["mm"]
+    calls = mm_of(finished_calls(events["ev_syscall"]), spaces)
+    name = pl.col("name")
+    prctl = (name == "prctl") & (pl.col("arg0") == PR_SET_MEMORY_MERGE) & (pl.col("arg1") != 0)
+    advised = calls.filter(
+        (name == "madvise") & (pl.col("arg2") == MADV_MERGEABLE) & (pl.col("ret") != -EINVAL)
+    )
+    held = _covered(advised, versions) | ((advised["ret"] != 0) & _familiar(advised, versions, forks))
+    elsewhere = pl.concat([calls.filter(prctl)["mm"], advised.filter(~held)["mm"]])
+    known = begun.filter(~begun.is_in(elsewhere.implode()))
+    while True:
+        children = forks.filter(
+            pl.col("parent").is_in(known.implode()) & ~pl.col("mm").is_in(known.implode())
+        )
+        children = children.filter(~pl.col("mm").is_in(elsewhere.implode()))
+        if children.is_empty():
+            return known.drop_nulls().unique()
+        known = pl.concat([known, children["mm"]])
+
+
+def _covered(calls: pl.DataFrame, versions: pl.DataFrame) -> pl.Series:
+    """Whether the model has VMAs all over the range of each call, after it."""
+    codes = versions.select(pl.col("mm").unique().sort()).with_row_index("code")
+    code, of_call = (
+        frame.join(codes, on="mm", how="left", maintain_order="left")["code"]
+        .fill_null(0)
+        .cast(pl.Int64)
+        .to_numpy()
+        for frame in (versions, calls)
+    )
+    begins, life = versions["vm_start"].to_numpy(), (versions["born"].to_numpy(), versions["died"].to_numpy())
+    index = AliveIndex(code, begins, *life, len(codes) + 1)
+    start, at = calls["arg0"].to_numpy(), calls["seq"].to_numpy()
+    end = start + calls["arg1"].to_numpy()
+    # Of those that begin before the range, the last one may reach into it.
+    first = np.maximum(index.alive_below(of_call, at, index.ranks_below(of_call, start)) - 1, 0)
+    count = np.maximum(index.alive_below(of_call, at, index.ranks_below(of_call, end)) - first, 0)
+    call = np.repeat(np.arange(len(calls)), count)
+    nth = first[call] + np.arange(len(call)) - np.repeat(np.cumsum(count) - count, count)
+    vma = index.nth_alive(of_call[call], at[call], nth)
+    low, high = (
+        np.maximum(begins[vma], start[call]),
+        np.minimum(versions["vm_end"].to_numpy()[vma], end[call]),
+    )
+    held = np.zeros(len(calls), np.uint64)
+    np.add.at(held, call, np.where(high > low, high - low, 0))
+    return pl.Series(held >= end - start)
+
+
+def _familiar(calls: pl.DataFrame, versions: pl.DataFrame, forks: pl.DataFrame) -> pl.Series:
+    """Whether the model has had VMAs all over the range of each call, in its process or a relative."""
+    root = pl.concat([versions["mm"], calls["mm"]]).unique().to_frame().with_columns(root="mm")
+    links = forks.select(root="mm", parent="parent")
+    while True:
+        up = root.join(links, on="root", how="left").select("mm", root=pl.coalesce("parent", "root"))
+        if up.sort("mm").equals(root.sort("mm")):
+            break
+        root = up
+    ranges = (
+        versions.join(root, on="mm")
+        .sort("root", "vm_start")
+        .with_columns(far=pl.col("vm_end").cum_max().over("root"))
+        .with_columns(apart=(pl.col("vm_start") > pl.col("far").shift(1).over("root")).fill_null(True))
+        .with_columns(range=pl.col("apart").cum_sum())
+        .group_by("root", "range")
+        .agg(pl.col("vm_start").min(), pl.col("vm_end").max())
+        .sort("vm_start")
+    )
+    return (
+        calls.join(root, on="mm", how="left", maintain_order="left")
+        .with_row_index("row")
+        .sort("arg0")
+        .join_asof(ranges, left_on="arg0", right_on="vm_start", by="root", check_sortedness=False)
+        .sort("row")
+        .select((pl.col("arg0") + pl.col("arg1") <= pl.col("vm_end")).fill_null(False))
+        .to_series()
+    )
+
+
+def _enters(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Address spaces put on ksmd's list: ``mm``, ``entered``, ``call``; of ``task`` from ``at`` on."""
+    tasks = events["ev_task"].sort("seq")
+    born = tasks.filter(pl.col("kind").is_in(("newtask", "fork"))).select("pid", "child_pid", born="seq")
+    execs = tasks.filter(pl.col("kind") == "exec").select("pid", exec="seq")
+    return (
+        events["ev_ksm_enter"]
+        .select("mm", "pid", "seq")
+        .sort("seq")
+        .join_asof(_calls(events), on="seq", by="pid", check_sortedness=False)
+        .join_asof(born, left_on="seq", right_on="born", by="pid", strategy="forward", check_sortedness=False)
+        .join_asof(
+            execs, left_on="seq", right_on="exec", by="pid", strategy="forward", check_sortedness=False
+        )
+        .with_columns(
+            task=pl.when(pl.col("call").is_in(_FORKS))
+            .then("child_pid")
+            .when(pl.col("call").is_in((*_OWN, *_EXECS)))
+            .then("pid"),
+            at=pl.when(pl.col("call").is_in(_FORKS))
+            .then("born")
+            .when(pl.col("call").is_in(_EXECS))
+            .then("exec")
+            .otherwise("seq"),
+        )
+        .select("mm", "task", "at", "call", entered="seq")
+    )
+
+
+def _calls(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The call that each task is in, from when on; null: none."""
+    calls = events["ev_syscall"]
+    return calls.select("pid", "seq", call=pl.when(~pl.col("is_exit")).then("name")).sort("seq")
+
+
+def _ends(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Address spaces that end with a task of their own: ``mm``, ``last_task``, ``ended``."""
+    calls = _calls(events)
+    exits = events["ev_task"].filter(pl.col("kind") == "exit").select("pid", exit="seq").sort("exit")
+    entries = calls.drop_nulls("call").select("pid", entry="seq").sort("entry")
+    return (
+        events["ev_exit_mmap"]
+        .select("mm", "pid", "seq")
+        .sort("seq")
+        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
+        .join_asof(
+            exits, left_on="seq", right_on="exit", by="pid", strategy="forward", check_sortedness=False
+        )
+        .join_asof(
+            entries, left_on="seq", right_on="entry", by="pid", strategy="forward", check_sortedness=False
+        )
+        .filter(
+            pl.col("call").is_in(_EXECS)
+            | (
+                pl.col("exit").is_not_null()
+                & (pl.col("entry").is_null() | (pl.col("entry") > pl.col("exit")))
+            )
+        )
+        .select("mm", last_task="pid", ended="seq")
+    )
