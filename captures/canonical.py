@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import flags, is_valid, release_unused, reordered
+from captures.columns import flags, is_valid, numbers, release_unused, reordered
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
 from captures.roles import SYSCALLS
 from schemas import TABLES
@@ -127,14 +127,14 @@ def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.Dat
     if source.rule == "pair":
         lower = _integers(values, np.uint64) & np.uint64(0xFFFFFFFF)
         upper = _integers(raw[source.upper[0]], np.uint64) << np.uint64(32)
-        return pa.array(upper | lower)
+        return numbers(upper | lower)
     if source.rule == "node":
-        return pa.array(_integers(values, np.uint64) & np.uint64(~3 & (1 << 64) - 1))
+        return numbers(_integers(values, np.uint64) & np.uint64(~3 & (1 << 64) - 1))
     if source.rule == "ulong_max" and values.type.bit_width == 32:
         narrow = _integers(values, np.uint32)
-        return pa.array(np.where(narrow == np.uint32(0xFFFFFFFF), _ULONG_MAX, narrow.astype(np.uint64)))
+        return numbers(np.where(narrow == np.uint32(0xFFFFFFFF), _ULONG_MAX, narrow.astype(np.uint64)))
     if source.rule == "plus_one":
-        return pa.array((_integers(values, np.int64) + 1).astype(np.int32))
+        return numbers((_integers(values, np.int64) + 1).astype(np.int32))
     if source.rule == "line":
         return pa.array([text and text.rstrip("\n") for text in values.to_pylist()], pa.string())
     if source.rule == "symbol":
@@ -144,8 +144,8 @@ def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.Dat
     if pa.types.is_string(type_):
         return values
     if pa.types.is_boolean(type_):
-        return values if pa.types.is_boolean(values.type) else pa.array(_integers(values, np.int64) != 0)
-    return pa.array(_integers(values, type_.to_pandas_dtype()))
+        return values if pa.types.is_boolean(values.type) else numbers(_integers(values, np.int64) != 0)
+    return numbers(_integers(values, type_.to_pandas_dtype()))
 
 
 def _integers(values: Values, dtype: Any) -> Numbers:
@@ -210,7 +210,7 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
             columns[column.name] = pa.scalar(None, column.type)
         else:
             values = raw[column_name(field)]
-            columns[column.name] = pa.array(_integers(values, column.type.to_pandas_dtype()))
+            columns[column.name] = numbers(_integers(values, column.type.to_pandas_dtype()))
     return columns
 
 
@@ -253,7 +253,7 @@ def _merged(
     valid = np.concatenate([is_valid(each) for each in arrays]).take(order) if has_null else None
     bits = [_bits(each) for each in arrays]
     values = np.concatenate(bits, out=scratch.view(bits[0].dtype)[: len(order)]).take(order)
-    return pa.array(values, arrays[0].type, mask=None if valid is None else ~valid)
+    return numbers(values, valid)
 
 
 def _bits(values: Values) -> Numbers:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import arrow_type, fixed_column, list_column, reordered, variable_column
+from captures.columns import arrow_type, fixed_column, list_column, numbers, reordered, variable_column
 from captures.cursor import HINT_CORRUPT
 from captures.ringbuf import payload_sizes
 from schemas.errors import CorruptError
@@ -293,7 +293,7 @@ class Decoder:
             "cpu": values("cpu", np.dtype(np.int32)),
             "pid": pid,
         }
-        columns = {name: pa.chunked_array(each) for name, each in columns.items()}
+        columns = {name: pa.chunked_array(map(numbers, each)) for name, each in columns.items()}
         for each in parts.asked:
             name = column_name(each.name)
             if each.is_dynamic or each.is_tail:
