@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Int: TypeAlias = NDArray[np.int64]
+    Flags: TypeAlias = NDArray[np.bool_]
 
 
 def ordering(*keys: NDArray[Any]) -> Int:
@@ -73,16 +74,18 @@ def in_order(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
     return frame if (order[1:] > order[:-1]).all() else frame[order]
 
 
-def disjoint(group: NDArray[Any], born: Int, died: Int) -> NDArray[np.bool_]:
+def disjoint(group: NDArray[Any], born: Int, died: Int, latest: Int | None = None) -> Flags:
     """Where a life begins after all earlier ones of its group are over.
 
     Args:
         group: Sorted.
         born: Instants, sorted within a group.
         died: Instants.
+        latest: ``last_to_die`` of them, where that is known.
     """
+    latest = last_to_die(group, died) if latest is None else latest
     begun = _firsts(group)
-    begun[1:] |= born[1:] > died[last_to_die(group, died)[:-1]]
+    begun[1:] |= born[1:] > died[latest[:-1]]
     return begun
 
 
@@ -100,7 +103,7 @@ def last_to_die(group: NDArray[Any], died: Int) -> Int:
     return place
 
 
-def _firsts(group: NDArray[Any]) -> NDArray[np.bool_]:
+def _firsts(group: NDArray[Any]) -> Flags:
     """Where another group begins."""
     first = np.ones(len(group), np.bool_)
     first[1:] = group[1:] != group[:-1]
