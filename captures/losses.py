@@ -208,7 +208,7 @@ def stream_rows(stream: StreamFacts, by_kernel: int) -> Iterable[QualityRow]:
 def file_rows(damage: str | None) -> Iterable[QualityRow]:
     """A row about the end of the file; ``damage``: what is missing there."""
     if damage is not None:
-        text = f"the file was cut, or trace-cmd was killed: {damage}; later events are missing"
+        text = f"the file was cut, or its recorder was killed: {damage}; later events are missing"
         yield QualityRow("truncated", None, None, None, None, text, "error")
 
 
