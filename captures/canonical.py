@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from captures.columns import flags, is_valid, numbers, release_unused, reordered
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
-from captures.roles import SYSCALLS
+from captures.roles import OF_32_BITS, SYSCALLS
 from schemas import TABLES
+from schemas.provenance import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     Numbers: TypeAlias = np.ndarray[Any, Any]
 
 EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
+
+MAX_ERRNO: Final = 4095
+"""Of what a system call returns, -1 to -MAX_ERRNO are errors (include/linux/err.h)."""
 
 _ULONG_MAX: Final = np.uint64((1 << 64) - 1)
 
@@ -186,13 +190,17 @@ def _frames_text(frames: list[int]) -> str | None:
 
 def syscall_names(capture: Capture) -> dict[str, EventFormat]:
     """Formats of the events of system calls in ``roles.SYSCALLS`` that the capture knows, by name."""
-    wanted = [f"syscalls:sys_{way}_{call}" for call in SYSCALLS for way in ("enter", "exit")]
+    wanted = [f"syscalls:sys_{way}_{call}" for call in (*SYSCALLS, *OF_32_BITS) for way in ("enter", "exit")]
     return {name: capture.formats[name] for name in wanted if name in capture.formats}
 
 
 def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
-    """Rows of one sys_enter_* or sys_exit_* event; arguments by their place, as their names differ."""
-    _, way, call = event.name.split("_", 2)
+    """Rows of one sys_enter_* or sys_exit_* event; arguments by their place, as their names differ.
+
+    Where a long has 4 bytes, half of the addresses look negative: what is no error (IS_ERR_VALUE()) is one.
+    """
+    _, way, name = event.name.split("_", 2)
+    call = OF_32_BITS.get(name, name)
     table = TABLES["ev_syscall"]
     columns: Part = {name: raw[name] for name in COMMON}
     columns["is_exit"] = pa.scalar(way == "exit")
@@ -209,8 +217,12 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
         if field is None or field not in event.fields or not is_number(event, field):
             columns[column.name] = pa.scalar(None, column.type)
         else:
-            values = raw[column_name(field)]
-            columns[column.name] = numbers(_integers(values, column.type.to_pandas_dtype()))
+            values = _integers(raw[column_name(field)], column.type.to_pandas_dtype())
+            if column.name == "ret" and event.fields[field].size == 4:
+                values = np.where(values < -MAX_ERRNO, values + (1 << 32), values)
+            if name == "mmap_pgoff" and column.name == "arg5":
+                values = values * np.uint64(PAGE_BYTES)
+            columns[column.name] = numbers(values)
     return columns
 
 

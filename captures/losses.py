@@ -13,7 +13,7 @@ import pyarrow as pa
 from captures import c_tracedat as c
 from captures.clock import NOT_NS
 from schemas import TABLES
-from schemas.provenance import CLOCKS_DIFFER, FOREIGN_ENTRIES, NO_NS, PAGE_SIZE
+from schemas.provenance import CLOCKS_DIFFER, FOREIGN_ENTRIES, NO_NS, PAGE_BYTES, PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from captures.ringbuf import Longs
     from captures.tracedat import Container
     from captures.windows import Part, Window
-
-PAGE_BYTES: Final = 4096
-"""Size of the pages that all results are about."""
 
 _KNOWN_ENTRIES: Final = ("x86_64", None)
 
