@@ -1,8 +1,9 @@
-"""How many intervals of a tree lie over one page offset that is somewhere in a range: least and most.
+"""How many intervals of a tree a lookup meets of which not all is known: least and most.
 
-``Trees`` counts what overlaps a range. Where it is only known that the page offset looked up is one out of a
-range, its count is the depth of the intervals there. The depth changes where an interval begins or has
-ended: sorted, these edges sum up to the depths, of all trees and spans of time at once.
+Not known is when in a span of time it was, and at times which page offset out of a range it asked for. An
+interval that is there all the time counts for sure, one that is there some time possibly. How many lie over
+one page offset changes where an interval begins or has ended: sorted, these edges sum up, of all trees and
+spans at once.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Int = NDArray[np.int64]
+    UInt = NDArray[np.uint64]
 
 ROWS_AT_ONCE: Final = 1 << 21
 """Intervals that are laid out together."""
 
 
-def depths(lives: pl.DataFrame, asked: pl.DataFrame) -> tuple[Int, Int]:
-    """Least and most intervals on a tree over one page offset in a range, at one instant in a span.
+def depths(lives: pl.DataFrame, asked: pl.DataFrame, *, one: bool) -> tuple[Int, Int]:
+    """Least and most intervals on a tree that a lookup can meet at one instant of a span.
 
     Args:
         lives: ``ksm_windows.in_windows``; those whose range is not known are left out.
         asked: ``anon_vma``, ``after``, ``until`` (places), ``first_pgoff``, ``last_pgoff`` (all inclusive);
             none null.
+        one: The lookup is of one page offset in this range; else of the range.
     """
     known = lives.drop_nulls(["first_pgoff", "last_pgoff"])
     rows = asked.with_columns(
@@ -45,27 +48,11 @@ def depths(lives: pl.DataFrame, asked: pl.DataFrame) -> tuple[Int, Int]:
     number = rows.join(spans, on=state, how="left", maintain_order="left")["state"].to_numpy()
     least, most = (np.zeros(len(asked), np.int64) for _ in range(2))
     first, last = (asked[f"{end}_pgoff"].to_numpy() for end in ("first", "last"))
+    count = _deepest if one else _overlapping
     for part in _parts(spans, known):
         some = np.flatnonzero((number >= part["state"][0]) & (number <= part["state"][-1]))
-        edges = _edges(part, known)
-        values = np.unique(edges["pgoff"].to_numpy())
-        radix = np.int64(len(values) + 1)
-        code = np.searchsorted(values, edges["pgoff"].to_numpy())
-        keys = edges["state"].to_numpy().astype(np.int64) * radix + code
-        begin, end = (
-            np.searchsorted(
-                keys,
-                number[some].astype(np.int64) * radix
-                + np.searchsorted(values, bound[some], side="right")
-                - 1,
-                side="right",
-            )
-            for bound in (first, last)
-        )
-        for name, reduce, answer in (("surely", np.minimum, least), ("possibly", np.maximum, most)):
-            depth = np.append(edges[name].to_numpy(), 0)
-            slices = np.column_stack((begin - 1, end)).ravel()
-            answer[some] = reduce.reduceat(depth, slices)[::2]
+        question = (number[some].astype(np.int64), first[some], last[some])
+        least[some], most[some] = count(_there(part, known), *question)
     return least, most
 
 
@@ -95,26 +82,65 @@ def _parts(spans: pl.DataFrame, lives: pl.DataFrame) -> Iterator[pl.DataFrame]:
     yield from spans.with_columns(part=part).partition_by("part", maintain_order=True, include_key=False)
 
 
-def _edges(spans: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
-    """Depth (``surely``, ``possibly``) from each ``pgoff`` on, by ``state``; the first is page offset 0."""
-    there = (
+def _there(spans: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
+    """The intervals that are on the tree at some time in each span; ``surely``: all the time."""
+    return (
         spans.join(lives, on="anon_vma")
         .filter((pl.col("born_since") < pl.col("to")) & (pl.col("died") > pl.col("at")))
         .select(
-            "state",
-            "first_pgoff",
-            pl.col("last_pgoff") + 1,
+            *("state", "first_pgoff", "last_pgoff"),
             surely=(pl.col("born") <= pl.col("at")) & (pl.col("died_since") >= pl.col("to")),
         )
     )
-    zero = pl.lit(0, pl.Int64)
-    steps = [
-        there.select("state", pgoff=edge, surely=sign * pl.col("surely").cast(pl.Int64), possibly=sign * 1)
-        for edge, sign in (("first_pgoff", pl.lit(1, pl.Int64)), ("last_pgoff", pl.lit(-1, pl.Int64)))
-    ]
-    floor = spans.select("state", pgoff=pl.lit(0, pl.UInt64), surely=zero, possibly=zero)
+
+
+def _overlapping(there: pl.DataFrame, state: Int, first: UInt, last: UInt) -> tuple[Int, Int]:
+    """Those that begin up to the end of the range, less those that end before it."""
+    found = []
+    for rows in (there.filter("surely"), there):
+        of, begins, ends = (rows[name].to_numpy() for name in ("state", "first_pgoff", "last_pgoff"))
+        values = np.unique(np.concatenate((begins, ends)))
+        radix = np.int64(len(values) + 1)
+        begun, over = (
+            np.sort(of.astype(np.int64) * radix + np.searchsorted(values, edge, side="right"))
+            for edge in (begins, ends)
+        )
+        up_to = state * radix + np.searchsorted(values, last, side="right")
+        before = state * radix + np.searchsorted(values, first, side="left")
+        found.append(
+            np.searchsorted(begun, up_to, side="right") - np.searchsorted(over, before, side="right")
+        )
+    return found[0], found[1]
+
+
+def _deepest(there: pl.DataFrame, state: Int, first: UInt, last: UInt) -> tuple[Int, Int]:
+    """The fewest and the most that lie over one page offset of the range."""
+    edges = _edges(there, np.unique(state))
+    values = np.unique(edges["pgoff"].to_numpy())
+    radix = np.int64(len(values) + 1)
+    keys = edges["state"].to_numpy() * radix + np.searchsorted(
+        values, edges["pgoff"].to_numpy(), side="right"
+    )
+    begin, end = (
+        np.searchsorted(keys, state * radix + np.searchsorted(values, bound, side="right"), side="right")
+        for bound in (first, last)
+    )
+    slices = np.column_stack((begin - 1, end)).ravel()
+    surely, possibly = (np.append(edges[name].to_numpy(), 0) for name in ("surely", "possibly"))
+    return np.minimum.reduceat(surely, slices)[::2], np.maximum.reduceat(possibly, slices)[::2]
+
+
+def _edges(there: pl.DataFrame, states: Int) -> pl.DataFrame:
+    """How many lie over the page offsets from each ``pgoff`` on, by ``state``; the first is page offset 0."""
+    state, one = pl.col("state").cast(pl.Int64), pl.lit(1, pl.Int64)
+    sure = pl.col("surely").cast(pl.Int64)
+    floor = pl.DataFrame({"state": states}).with_columns(
+        pgoff=pl.lit(0, pl.UInt64), surely=pl.lit(0, pl.Int64), possibly=pl.lit(0, pl.Int64)
+    )
+    begins = there.select(state, pgoff="first_pgoff", surely=sure, possibly=one)
+    ends = there.select(state, pgoff=pl.col("last_pgoff") + 1, surely=-sure, possibly=-one)
     return (
-        pl.concat([floor, *steps])
+        pl.concat([floor, begins, ends])
         .group_by("state", "pgoff")
         .agg(pl.col("surely", "possibly").sum())
         .sort("state", "pgoff")

@@ -22,6 +22,7 @@ import polars as pl
 from replay.alive import AliveIndex
 from replay.mappings import PAGE
 from replay.model_rules import VM_MERGEABLE
+from replay.trees import Trees
 
 ROWS_AT_ONCE: Final = 1 << 21
 """VMAs that are looked at together."""
@@ -107,6 +108,49 @@ def candidates(items: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
             "item", "anon_vma", "first_pgoff", "vm_pgoff", "vm_last", first_page="clipped", last_page=last
         )
         .sort("item", "first_page")
+    )
+
+
+def vmas_at(items: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
+    """What the kernel may have known of each page when it was merged, where its address is known.
+
+    Args:
+        items: ``ksm_nodes.nodes``, with ``number`` and ``address``.
+        versions: As for ``candidates``.
+
+    Returns:
+        As ``candidates``, the VMAs that may have held the page; several where an operation was under way.
+    """
+    faulted = versions.filter(
+        pl.col("anon_vma").is_not_null() & pl.col("mm").is_in(items["number"].implode())
+    )
+    pgoff = pl.col("anon_pgoff" if versions["anon_pgoff"].count() else "vm_pgoff")
+    trees = Trees(
+        faulted.with_columns(
+            own="anon_vma",
+            anon_vma=pl.lit(0, pl.UInt64),
+            born=pl.col("born_since") + 1,
+            first_pgoff=pgoff,
+            last_pgoff=pgoff,
+        )
+    )
+    rows = items.join(trees.spaces.select("space", number="mm"), on="number", maintain_order="left")
+    question, life = trees.covering(
+        rows["space"].to_numpy(), rows["merged"].to_numpy(), rows["address"].to_numpy()
+    )
+    vma = trees.lives[life].select("own", "vm_start", "vm_pgoff", pgoff="first_pgoff")
+    page = pl.col("address") // PAGE
+    return (
+        pl.concat([rows[question].select("item", "address"), vma], how="horizontal")
+        .select(
+            *("item", "vm_pgoff"),
+            anon_vma="own",
+            vm_last="vm_pgoff",
+            first_pgoff=pl.col("pgoff") + (page - pl.col("vm_start") // PAGE),
+            first_page=page,
+            last_page=page,
+        )
+        .unique(maintain_order=True)
     )
 
 

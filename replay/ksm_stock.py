@@ -33,7 +33,8 @@ import polars as pl
 from replay.chosen import chosen
 from replay.exact import Exact, replay_state
 from replay.ksm_bounds import bounded
-from replay.ksm_modelled import modelled_spaces, tree_events, trees_at
+from replay.ksm_candidates import vmas_at
+from replay.ksm_modelled import modelled_spaces, tree_events
 from replay.ksm_nodes import alone, hits_of, listed_in, migrations, nodes, stable_node
 from replay.ksm_spaces import address_spaces, followed
 from replay.ksm_undetermined import Rebuilt, Undetermined, undetermined
@@ -97,15 +98,19 @@ def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies
     items, moves = nodes(events, moves)
     items = items.with_columns(number=address_spaces(items, events, spaces))
     known, walked = determined(items, moves, events["ev_migration_pte"], forks)
-    found = trees_at(known.select(mm="number", address="address", at="born"), lives, model.versions)
-    anon_vma = known.select("item").with_row_index("row").join(found, on="row", how="left")["anon_vma"]
-    own = (
-        dict(events) | _as_probed(known.with_columns(anon_vma=anon_vma), walked, events) | {"ev_avc": ev_avc}
+    versions = model.versions.with_columns(
+        born=pl.col("born_seq").fill_null(BEFORE), died=pl.col("died_seq").fill_null(AFTER)
     )
+    versions = _before_the_event(in_windows(versions, told))
+    held = vmas_at(known, versions)
+    sure = known.join(
+        held.filter(pl.len().over("item") == 1).select("item", "anon_vma"), on="item", maintain_order="left"
+    )
+    unsure = listed_in(walked, items).join(sure, on="item", how="anti")
+    walked = walked.join(unsure, on="move", how="anti", maintain_order="left")
+    own = dict(events) | _as_probed(sure, walked, events) | {"ev_avc": ev_avc}
     state = replay_state(own, lives, model.versions, strategies)
-    trees = lives.join(
-        known.select(anon_vma=anon_vma).unique(), on="anon_vma", how="semi", maintain_order="left"
-    )
+    trees = lives.join(sure, on="anon_vma", how="semi", maintain_order="left")
     untimed = pl.lit(None, pl.Int64)
     state = bounded(state, Doubt(trees))
     state = replace(
@@ -116,20 +121,16 @@ def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies
         rmap_item=state.rmap_item.with_columns(evidence=pl.lit("modelled")),
         avc=model.lives.select(state.avc.columns),
     )
-    versions = model.versions.with_columns(
-        born=pl.col("born_seq").fill_null(BEFORE), died=pl.col("died_seq").fill_null(AFTER)
-    )
-    versions = _before_the_event(in_windows(versions, told))
     bounds = undetermined(
         events,
         items.join(known.select("item", "address"), on="item", how="left", maintain_order="left"),
         moves,
         walked,
-        state.items.drop("item").join(known.select("item", "rmap_item", "born"), on=["rmap_item", "born"]),
-        Rebuilt(lives, versions, followed(events, spaces, forks, versions), forks),
+        state.items.drop("item").join(sure.select("item", "rmap_item", "born"), on=["rmap_item", "born"]),
+        Rebuilt(lives, versions, held, followed(events, spaces, forks, versions), forks),
         chosen(strategies),
     )
-    partly = items.join(known, on="item", how="anti").select(stable_node=stable_node()).unique()
+    partly = items.join(sure, on="item", how="anti").select(stable_node=stable_node()).unique()
     whole = state.items.join(partly, on="stable_node", how="anti", maintain_order="left")
     return Stock(
         ev_avc,

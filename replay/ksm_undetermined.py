@@ -29,7 +29,6 @@ from replay.depths import depths
 from replay.ksm_candidates import between, candidates
 from replay.ksm_hits import least_listed, one_pass, placed, still_nodes
 from replay.ksm_nodes import alone, hits_of, listed_in, stable_node
-from replay.ksm_windows import Doubt
 from replay.lifetimes import AFTER
 from replay.mappings import PAGE
 from replay.steps import RESTORES, SETS
@@ -127,12 +126,11 @@ def bounded_loops(
     known = pl.all_horizontal(pl.col("low", "high").is_not_null()) & ~pl.col("anon_vma").is_in(
         vague.implode()
     )
-    doubt = Doubt(lives)
     answered = [asked.filter(~known.fill_null(False))]
     for whole in (True, False):
         some = asked.filter(known & (pl.col("whole") == whole))
         named = some.select("anon_vma", "after", "until", first_pgoff="low", last_pgoff="high")
-        least, most = doubt.bounds(named) if whole else depths(lives, named)
+        least, most = depths(lives, named, one=not whole)
         answered.append(some.with_columns(least=pl.Series(least), most=pl.Series(most)))
     told = pl.concat(answered, how="diagonal").with_columns(
         least=pl.when(pl.col("most").is_not_null()).then(pl.when("any").then(0).otherwise("least"))
@@ -226,12 +224,14 @@ class Rebuilt:
     Attributes:
         lives: ``ksm_windows.in_windows``.
         versions: Versions of VMAs, likewise.
+        held: ``ksm_candidates.vmas_at`` of the rmap_items whose address is known.
         followed: ``ksm_spaces.followed``.
         forks: ``spaces.parents``.
     """
 
     lives: pl.DataFrame
     versions: pl.DataFrame
+    held: pl.DataFrame
     followed: pl.Series
     forks: pl.DataFrame
 
@@ -243,7 +243,7 @@ class Undetermined:
     Attributes:
         walk, loop: Rows of the tables of these names, without bounds too; in place of walk_id ``enter``, the
             place of the walk. Loops are in order of walk and strategy.
-        rmap_item: Rows of that table: the rmap_items without an address.
+        rmap_item: Rows of that table: the rmap_items whose address, or VMA at the merge, is not known.
         migrations: Migrations that have bounds.
     """
 
@@ -269,7 +269,8 @@ def undetermined(
         items: ``ksm_nodes.nodes`` with ``number`` and ``address``.
         moves: Migrations with the node.
         walked: Those that are determined.
-        known: The determined rmap_items as ``exact.Exact.items``, but ``item`` as in ``items``.
+        known: rmap_items of which the VMA at the merge is known too, as ``exact.Exact.items``, but ``item``
+            as in ``items``.
         state: What is rebuilt.
         strategies: In the order of the results.
     """
@@ -277,19 +278,12 @@ def undetermined(
         pl.col("address").is_null() & pl.col("number").is_in(state.followed.implode())
     )
     found = candidates(open_items, state.versions)
-    own = known.filter(pl.col("anon_vma").is_not_null()).select(
-        *("item", "anon_vma", "vm_pgoff"),
-        first_pgoff="linear_page_index",
-        vm_last="vm_pgoff",
-        first_page="address_page",
-        last_page="address_page",
-    )
     asked = still_nodes(moves, items, state.forks).join(walked, on="move", how="anti", maintain_order="left")
     hit = hits_of(asked, events["ev_migration_pte"])
     asked = asked.with_columns(listed=least_listed(asked, hit))
     listed = listed_in(asked, items)
     hit = hit.select("move", page=pl.col("address") // PAGE)
-    rows = placed(listed, pl.concat([found, own.select(found.columns)]), asked, hit)
+    rows = placed(listed, pl.concat([found, state.held.select(found.columns)]), asked, hit)
     first = one_pass(asked, alone(asked, items, state.forks), events)
     walks = walks_of(asked, events).join(
         asked.select("move", "node", "listed", one_pass=first), on="move", maintain_order="left"
@@ -307,7 +301,7 @@ def undetermined(
     return Undetermined(
         _walk_rows(named, bounds, names),
         _loop_rows(named.join(walks.select("walk", "one_pass"), on="walk"), listed, rows, loops, names),
-        _item_rows(items.filter(pl.col("address").is_null()), found),
+        _item_rows(items.join(known, on="item", how="anti", maintain_order="left"), found),
         rows["move"].n_unique(),
     )
 

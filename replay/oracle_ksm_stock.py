@@ -28,13 +28,14 @@ class Item:
     node: int | None
     born: int
     merged: int
+    scanned: bool
     died: int | None = None
     addresses: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
 class Move:
-    """The entries of one folio set by one walk; ``begin`` and ``restored``: the walk that restored them."""
+    """The entries of one folio that a walk set; ``begin``, ``end``, ``restored``: of the walk undoing it."""
 
     pid: int
     pfn: int
@@ -42,6 +43,7 @@ class Move:
     places: list[int] = field(default_factory=list)
     addresses: list[int] = field(default_factory=list)
     begin: int | None = None
+    end: int | None = None
     restored: int | None = None
     complete: bool = False
     node: int | None = None
@@ -89,7 +91,7 @@ def moves_of(rows: list[Event]) -> tuple[list[Move], list[Move]]:
     known = [(number, other) for number, other in claims if wanted[number] == given[other] == 1]
     for number, other in known:
         move, restore = sets[number], restores[other]
-        move.begin, move.restored = restore.places[0], restore.pfn
+        move.begin, move.end, move.restored = restore.places[0], restore.places[-1], restore.pfn
         move.complete = len(restore.places) == len(move.places)
     told = {other for _, other in known}
     return sets, [restore for other, restore in enumerate(restores) if other not in told]
@@ -141,7 +143,7 @@ def nodes_of(events: Mapping[str, pl.DataFrame], moves: list[Move], came: list[M
                 made += 1
                 held[row["pfn"]] = made
             born = following["seq"] if is_pair else seq if previous is None else previous
-            item = Item(row["rmap_item"], row["mm"], held.get(row["pfn"]), born, seq)
+            item = Item(row["rmap_item"], row["mm"], held.get(row["pfn"]), born, seq, previous is None)
             before = latest.get(item.rmap_item)
             if before is not None and before.died is None:
                 before.died = seq

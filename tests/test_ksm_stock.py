@@ -19,6 +19,7 @@ from replay.ksm_stock import APART, determined
 from replay.strategies import BUILTIN
 from schemas import TABLES
 from tests.model_machine import empty_events
+from tests.stock_machine import EXCLUSIVE, READ, migration_entry, pte_row
 
 TRUTH = Path(__file__).parent / "data" / "truth"
 STRATEGIES = tuple(BUILTIN)
@@ -30,7 +31,7 @@ WALK_MAXIMA = ("skip_addr_out_of_range_max", "skip_mm_mismatch_max")
 CAPTURES = {
     "6.12_s3-mremap_truth.dat": (25, 426, 451, 11, 11, 22),
     "6.12_s5-random_truth.dat": (0, 1429, 1429, 0, 32, 32),
-    "6.12_s6-fleet_f01-s1.dat": (23, 29, 52, 9, 8, 17),
+    "6.12_s6-fleet_f01-s1.dat": (23, 29, 52, 8, 9, 17),
     "7.3_s1-small_truth-tiny.dat": (46, 155, 201, 15, 2, 17),
     "7.3_s12-mapcount_s4-holes.dat": (34, 223, 257, 32, 6, 38),
     "7.3_s2-fork_truth.dat": (17, 775, 792, 3, 44, 47),
@@ -127,27 +128,16 @@ def _every_node_is_whole(whole: pl.DataFrame, items: pl.DataFrame) -> None:
 # one node ---------------------------------------------------------------------
 
 FRAME, MOVED, MM = 0x617A8, 0xDA87, 0xFFFF_88D8_211E_D400
-READ, EXCLUSIVE = 25, 26
-
-
-def migration_entry(frame: int, kind: int) -> int:
-    """__swp_entry() of arch/x86/include/asm/pgtable_64.h, with the young bit above the frame."""
-    offset = frame | 1 << 34
-    return (~offset << 14 & (1 << 64) - 1) >> 5 | kind << 59
 
 
 def test_a_migration_entry_of_a_capture() -> None:
     """set_migration_pte pte=cffff7fff28d9a00, then remove_migration_pte pte=800000000da84025."""
     assert migration_entry(439091, 25) & ~0x1FF == migration_entry(439091, 25)
     rows = [(1, 0xCFFFF7FFF28D9A00, True), (2, 0x800000000DA84025, False)]
-    table = _table("ev_migration_pte", [_pte(seq, 7, pte, is_set=is_set) for seq, pte, is_set in rows])
+    table = _table("ev_migration_pte", [pte_row(seq, 7, pte, is_set=is_set) for seq, pte, is_set in rows])
     (move,) = migrations(table).to_dicts()
     assert (move["type"], move["restored"]) == (25, 0xDA84)
     assert migration_entry(move["pfn"], 25) == 0xCFFFF7FFF28D9A00
-
-
-def _pte(seq: int, page: int, pte: int, *, is_set: bool) -> dict[str, Any]:
-    return {"seq": seq, "ts_ns": seq, "cpu": 0, "pid": 9, "is_set": is_set, "address": page << 12, "pte": pte}
 
 
 def _merge(
@@ -185,9 +175,9 @@ def addresses(
 def moved(
     seq: int, pages: list[int], frame: int = FRAME, to: int = MOVED, kind: int = READ
 ) -> list[dict[str, Any]]:
-    sets = [_pte(seq + n, page, migration_entry(frame, kind), is_set=True) for n, page in enumerate(pages)]
+    sets = [pte_row(seq + n, page, migration_entry(frame, kind), is_set=True) for n, page in enumerate(pages)]
     entry = to << 12 | 0x25
-    return sets + [_pte(seq + 100 + n, page, entry, is_set=False) for n, page in enumerate(pages)]
+    return sets + [pte_row(seq + 100 + n, page, entry, is_set=False) for n, page in enumerate(pages)]
 
 
 PAIR = [_merge(10, 1, FRAME, makes=True), _merge(11, 2, FRAME)]

@@ -2,196 +2,153 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replay.ksm_candidates import vmas_at
 from replay.ksm_nodes import migrations, nodes
 from replay.ksm_stock import determined
+from replay.ksm_undetermined import Rebuilt, undetermined
+from replay.oracle_ksm_bounds import State, bounds_of
 from replay.oracle_ksm_stock import known_addresses
-from tests.test_ksm_stock import EXCLUSIVE, READ, _pte, _table, migration_entry
+from replay.strategies import BUILTIN
+from tests.model_machine import empty_events
+from tests.stock_machine import CHILD, PAGE, PARENT, StockMachine, Vma, stock_machines
+from tests.test_ksm_stock import _table
 
-Page = tuple[int, int]
-"""Address space and page number; the same pages are in each."""
-PAGES = [(mm, page) for mm in (1, 2) for page in range(1, 6)]
-
-
-@dataclass(eq=False)
-class Node:
-    """A KSM page: its frame, and the pages of its rmap_items, newest first."""
-
-    frame: int
-    hlist: list[Page] = field(default_factory=list)
+NUMBERS = {1: 10, 2: 20, CHILD: 30}
 
 
-class Kernel:
-    """ksmd and compaction on a few pages of two processes; writes the events that they make."""
-
-    def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
-        self.nodes: list[Node] = []
-        self.mapped: dict[Page, Node] = {}
-        self.own = {page: 100 + number for number, page in enumerate(PAGES)}
-        self.free = list(range(1, 40))
-        self.seq = 0
-        self.truth: dict[tuple[int, int], int] = {}
-        self.rows: dict[str, list[dict[str, Any]]] = {
-            "ev_merge": [],
-            "ev_ksm_removed": [],
-            "ev_migration_pte": [],
-        }
-
-    def place(self) -> int:
-        self.seq += 4
-        return self.seq
-
-    def pick(self, things: list[Any]) -> Any:
-        return self.draw(st.sampled_from(things))
-
-    def rarely(self, of: int) -> bool:
-        return self.draw(st.integers(1, of)) == of
-
-    def merge_event(self, page: Page, node: Node, *, makes: bool = False, err: int = 0) -> int:
-        own = {"rmap_item": 16 * page[0] + page[1], "mm": page[0], "pfn": node.frame, "err": err}
-        row = {"seq": self.place(), "ts_ns": self.seq, "cpu": 0, "pid": 30, "ksm_page": 0 if makes else 64}
-        self.rows["ev_merge"].append(row | own)
-        return self.seq
-
-    def listed(self, page: Page, node: Node, born: int) -> None:
-        self.free.append(self.own.pop(page))
-        self.mapped[page] = node
-        node.hlist.insert(0, page)
-        self.truth[16 * page[0] + page[1], born] = page[1] << 12
-
-    def leaves(self, page: Page) -> None:
-        """ksmd drops what it had for the page."""
-        for node in self.nodes:
-            if page in node.hlist:
-                node.hlist.remove(page)
-
-    def make(self) -> None:
-        """try_to_merge_two_pages()."""
-        one = self.pick(sorted(self.own) or [None])
-        near = [page for page in sorted(self.own) if page != one and (page[0] == one[0] or self.rarely(4))]
-        if not near:
-            return
-        two = self.pick(near)
-        self.leaves(one)
-        self.leaves(two)
-        node = Node(self.own[one])
-        if self.rarely(8):
-            self.merge_event(one, node, makes=True)
-            self.merge_event(two, node, err=-14)
-            return
-        first = self.merge_event(one, node, makes=True)
-        second = self.merge_event(two, node)
-        self.nodes.append(node)
-        self.listed(two, node, first)
-        self.listed(one, node, second)
-        self.free.remove(node.frame)
-
-    def join(self) -> None:
-        """cmp_and_merge_page() with a node that is there."""
-        if self.nodes and self.own:
-            node = self.pick(self.nodes)
-            near = [page for page in sorted(self.own) if not node.hlist or page[0] == node.hlist[0][0]]
-            page = self.pick(near if near and not self.rarely(6) else sorted(self.own))
-            self.leaves(page)
-            self.listed(page, node, self.merge_event(page, node))
-
-    def copy(self) -> None:
-        """A write to a KSM page: the rmap_item is still listed."""
-        if self.mapped:
-            page = self.pick(sorted(self.mapped))
-            del self.mapped[page]
-            self.own[page] = self.free.pop()
-
-    def drop(self) -> None:
-        """No event tells."""
-        for node in self.nodes:
-            node.hlist = [page for page in node.hlist if self.mapped.get(page) is node]
-
-    def end(self) -> None:
-        """remove_node_from_stable_tree()."""
-        for node in [node for node in self.nodes if node not in self.mapped.values()]:
-            self.nodes.remove(node)
-            row = {"seq": self.place(), "ts_ns": self.seq, "cpu": 0, "pid": 30, "pfn": node.frame}
-            self.rows["ev_ksm_removed"].append(row | {"rmap_item": None})
-            self.free.append(node.frame)
-
-    def migrate(self) -> None:
-        """migrate_pages_batch(): several folios are unmapped before the first is restored."""
-        pid = self.pick([8, 9])
-        folios: list[Any] = [node for node in self.nodes if node in self.mapped.values()]
-        folios += sorted(self.own) if not folios or self.rarely(3) else []
-        batch = self.draw(st.lists(st.sampled_from(folios), min_size=1, max_size=3, unique=True))
-        unmapped = []
-        for folio in batch:
-            is_ksm = isinstance(folio, Node)
-            frame, kind = (folio.frame, READ) if is_ksm else (self.own[folio], EXCLUSIVE)
-            pages = [page for page in folio.hlist if self.mapped.get(page) is folio] if is_ksm else [folio]
-            for _, page in pages:
-                self.pte(pid, page, migration_entry(frame, kind), is_set=True)
-            unmapped.append((folio, pages))
-        for folio, pages in self.draw(st.permutations(unmapped)):
-            frame = folio.frame if isinstance(folio, Node) else self.own[folio]
-            if not self.rarely(8):
-                to = self.free.pop(-self.draw(st.integers(1, 4)))
-                self.free.append(frame)
-            else:
-                to = frame
-            if isinstance(folio, Node):
-                folio.frame = to
-            else:
-                self.own[folio] = to
-            gone = self.rarely(8)
-            for number, (_, page) in enumerate(pages):
-                if number or not gone:  # the task was quicker, and unmapped it
-                    entry = to << 12 | 0x25
-                    none = ~(to << 12) & ((1 << 52) - 4096) | 0x160  # PROT_NONE
-                    self.pte(pid, page, none if self.rarely(8) else entry, is_set=False)
-            if gone and isinstance(folio, Node):
-                del self.mapped[pages[0]]
-                self.own[pages[0]] = self.free.pop()
-
-    def pte(self, pid: int, page: int, pte: int, *, is_set: bool) -> None:
-        row = _pte(self.place(), page, pte, is_set=is_set) | {"pid": pid}
-        self.rows["ev_migration_pte"].append(row)
+def events_of(machine: StockMachine) -> dict[str, pl.DataFrame]:
+    return empty_events() | {name: _table(name, rows) for name, rows in machine.rows.items()}
 
 
-@st.composite
-def kernels(draw: st.DrawFn) -> Kernel:
-    kernel = Kernel(draw)
-    steps = (
-        *(kernel.make, kernel.join, kernel.migrate, kernel.migrate, kernel.migrate),
-        *(kernel.copy, kernel.drop, kernel.end),
-    )
-    for step in (0, *draw(st.lists(st.integers(0, len(steps) - 1), min_size=12, max_size=30))):
-        steps[step]()
-    return kernel
+def forks_of(machine: StockMachine) -> pl.DataFrame:
+    rows = [(NUMBERS[child], place, NUMBERS[parent]) for place, parent, child in machine.forks]
+    return pl.DataFrame(rows, schema={"mm": pl.UInt64, "born": pl.Int64, "parent": pl.UInt64}, orient="row")
 
 
-FORKS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from((10, 20))), max_size=2)
+def numbered(frame: pl.DataFrame, known: tuple[int, ...]) -> pl.DataFrame:
+    of = {mm: NUMBERS[mm] for mm in known}
+    return frame.with_columns(number=pl.col("mm").replace_strict(of, default=None, return_dtype=pl.UInt64))
 
 
-@given(kernel=kernels(), forks=FORKS, known=st.sampled_from(((1, 2), (1,))))
-@settings(max_examples=50, deadline=None)
+@given(machine=stock_machines(), known=st.sampled_from(((1, 2, CHILD), (1,))))
+@settings(max_examples=40, deadline=None)
 def test_what_is_determined_is_so_and_the_twin_says_the_same(
-    kernel: Kernel, forks: list[tuple[int, int]], known: tuple[int, ...]
+    machine: StockMachine, known: tuple[int, ...]
 ) -> None:
-    events = {name: _table(name, rows) for name, rows in kernel.rows.items()}
+    events = events_of(machine)
     items, moves = nodes(events, migrations(events["ev_migration_pte"]))
-    numbers = {mm: 10 * mm for mm in known}
-    items = items.with_columns(
-        number=pl.col("mm").replace_strict(numbers, default=None, return_dtype=pl.UInt64)
-    )
-    schema = {"mm": pl.UInt64, "born": pl.Int64, "parent": pl.UInt64}
-    relatives = pl.DataFrame([(30, place, mm) for place, mm in forks], schema=schema, orient="row")
-    told, walked = determined(items, moves, events["ev_migration_pte"], relatives)
+    told, walked = determined(numbered(items, known), moves, events["ev_migration_pte"], forks_of(machine))
     mine = {(row["rmap_item"], row["born"]): row["address"] for row in told.to_dicts()}
-    twin, walks = known_addresses(events, numbers, forks)
+    forks = [(place, NUMBERS[parent]) for place, parent, _ in machine.forks]
+    twin, walks = known_addresses(events, {mm: NUMBERS[mm] for mm in known}, forks)
     assert (mine, walked["first"].to_list()) == (twin, walks)
-    assert mine.items() <= kernel.truth.items()
+    assert mine.items() <= machine.truth.items()
+
+
+def version(vma: Vma, number: int) -> dict[str, Any]:
+    return {
+        "vma_id": number,
+        "mm": NUMBERS[vma.mm],
+        "vm_start": vma.first * PAGE,
+        "vm_end": vma.end * PAGE,
+        "vm_pgoff": vma.pgoff,
+        "anon_pgoff": None,
+        "vm_flags": vma.flags,
+        "anon_vma": NUMBERS[vma.mm],
+        **{"born_since": vma.born[0], "born": vma.born[1], "died_since": vma.died[0], "died": vma.died[1]},
+        **dict.fromkeys(("born_seq", "died_seq", "born_ts_ns", "died_ts_ns")),
+    }
+
+
+def state_of(machine: StockMachine) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Lives of intervals, and versions of VMAs, with the windows of their ends."""
+    versions = [version(vma, number) for number, vma in enumerate(machine.vmas)]
+    lives = []
+    for vma, row in zip(machine.vmas, versions, strict=True):
+        span = {"first_pgoff": vma.pgoff, "last_pgoff": vma.pgoff + vma.end - vma.first - 1}
+        trees = (PARENT, CHILD) if vma.mm == CHILD else (vma.mm,)
+        lives += [row | span | {"anon_vma": NUMBERS[tree]} for tree in trees]
+    whole = ("mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "anon_vma")
+    types = {name: pl.UInt64 for name in (*whole, "first_pgoff", "last_pgoff")}
+    places = ("born", "died", "born_seq", "died_seq", "born_ts_ns", "died_ts_ns")
+    types |= dict.fromkeys((*places, "born_since", "died_since"), pl.Int64)
+    return pl.DataFrame(lives, schema_overrides=types), pl.DataFrame(versions, schema_overrides=types)
+
+
+@given(
+    machine=stock_machines(),
+    known=st.sampled_from(((1, 2, CHILD), (1, 2, CHILD), (1,))),
+    followed=st.sampled_from(((1, 2, CHILD), (1, 2, CHILD), (1,))),
+)
+@settings(max_examples=40, deadline=None)
+def test_bounds_hold_and_the_twin_says_the_same(
+    machine: StockMachine, known: tuple[int, ...], followed: tuple[int, ...]
+) -> None:
+    events, forks = events_of(machine), forks_of(machine)
+    lives, versions = state_of(machine)
+    items, moves = nodes(events, migrations(events["ev_migration_pte"]))
+    items = numbered(items, known)
+    found, walked = determined(items, moves, events["ev_migration_pte"], forks)
+    items = items.join(found.select("item", "address"), on="item", how="left", maintain_order="left")
+    told = undetermined(
+        events,
+        items,
+        moves,
+        walked,
+        found.with_columns(
+            pl.lit(None, pl.UInt64).alias(name) for name in ("address_page", "vm_pgoff", "linear_page_index")
+        ),
+        Rebuilt(
+            lives,
+            versions,
+            vmas_at(found, versions),
+            pl.Series([NUMBERS[mm] for mm in followed], dtype=pl.UInt64),
+            forks,
+        ),
+        list(BUILTIN.values()),
+    )
+    twin = bounds_of(
+        events,
+        State(
+            numbers={mm: NUMBERS[mm] for mm in known},
+            forks=[(place, NUMBERS[parent], NUMBERS[child]) for place, parent, child in machine.forks],
+            followed={NUMBERS[mm] for mm in followed},
+            lives=lives.to_dicts(),
+            versions=versions.to_dicts(),
+            known={(row["rmap_item"], row["born"]): row["address"] for row in found.to_dicts()},
+            walked=set(walked["first"]),
+        ),
+    )
+    walk_key = ["enter", "strategy"]
+    assert _bounds(told.walk, walk_key, "iterations_total") == twin.totals
+    assert _bounds(told.walk, walk_key, "iterations_max") == twin.maxima
+    loop_key = [*walk_key, "rmap_item", "born", "search_new_forks"]
+    loops = _bounds(told.loop, loop_key, "iterations")
+    assert loops == twin.loops
+    ranges = told.rmap_item.join(
+        items.select("rmap_item", "born", born_ts_ns="ts_ns"), on=["rmap_item", "born_ts_ns"]
+    )
+    addresses = _bounds(ranges, ["rmap_item", "born"], "address")
+    assert addresses == twin.addresses
+    for key, (least, most) in addresses.items():
+        assert least <= machine.truth[key] <= most
+    for key, (least, most) in twin.totals.items():
+        assert least <= sum(row[-1] for row in machine.walks[key]) <= most
+        assert twin.maxima[key][0] <= max(row[-1] for row in machine.walks[key]) <= twin.maxima[key][1]
+        made = {(*key, *row[:3]): row[3] for row in machine.walks[key]}
+        own = {loop: bounds for loop, bounds in loops.items() if loop[:2] == key}
+        assert made.keys() <= own.keys()
+        assert all(least <= made.get(loop, 0) <= most for loop, (least, most) in own.items())
+
+
+def _bounds(frame: pl.DataFrame, key: list[str], name: str) -> dict[tuple[Any, ...], tuple[int, int]]:
+    least, most = (pl.coalesce(name, f"{name}_{end}") for end in ("least", "most"))
+    rows = frame.select(*key, least=least, most=most).drop_nulls("most")
+    assert rows.select(key).is_unique().all()
+    return {row[:-2]: row[-2:] for row in rows.iter_rows()}
