@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import flags, is_valid, release_unused, reordered
+from captures.columns import flags, is_valid, numbers, release_unused, reordered
 from captures.matching import COMMON, Match, column_name, find_roles, is_number
-from captures.roles import SYSCALLS
+from captures.roles import OF_32_BITS, SYSCALLS
 from schemas import TABLES
+from schemas.provenance import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     Numbers: TypeAlias = np.ndarray[Any, Any]
 
 EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
+
+MAX_ERRNO: Final = 4095
+"""Of what a system call returns, -1 to -MAX_ERRNO are errors (include/linux/err.h)."""
 
 _ULONG_MAX: Final = np.uint64((1 << 64) - 1)
 
@@ -127,14 +131,14 @@ def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.Dat
     if source.rule == "pair":
         lower = _integers(values, np.uint64) & np.uint64(0xFFFFFFFF)
         upper = _integers(raw[source.upper[0]], np.uint64) << np.uint64(32)
-        return pa.array(upper | lower)
+        return numbers(upper | lower)
     if source.rule == "node":
-        return pa.array(_integers(values, np.uint64) & np.uint64(~3 & (1 << 64) - 1))
+        return numbers(_integers(values, np.uint64) & np.uint64(~3 & (1 << 64) - 1))
     if source.rule == "ulong_max" and values.type.bit_width == 32:
         narrow = _integers(values, np.uint32)
-        return pa.array(np.where(narrow == np.uint32(0xFFFFFFFF), _ULONG_MAX, narrow.astype(np.uint64)))
+        return numbers(np.where(narrow == np.uint32(0xFFFFFFFF), _ULONG_MAX, narrow.astype(np.uint64)))
     if source.rule == "plus_one":
-        return pa.array((_integers(values, np.int64) + 1).astype(np.int32))
+        return numbers((_integers(values, np.int64) + 1).astype(np.int32))
     if source.rule == "line":
         return pa.array([text and text.rstrip("\n") for text in values.to_pylist()], pa.string())
     if source.rule == "symbol":
@@ -144,8 +148,8 @@ def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.Dat
     if pa.types.is_string(type_):
         return values
     if pa.types.is_boolean(type_):
-        return values if pa.types.is_boolean(values.type) else pa.array(_integers(values, np.int64) != 0)
-    return pa.array(_integers(values, type_.to_pandas_dtype()))
+        return values if pa.types.is_boolean(values.type) else numbers(_integers(values, np.int64) != 0)
+    return numbers(_integers(values, type_.to_pandas_dtype()))
 
 
 def _integers(values: Values, dtype: Any) -> Numbers:
@@ -186,13 +190,17 @@ def _frames_text(frames: list[int]) -> str | None:
 
 def syscall_names(capture: Capture) -> dict[str, EventFormat]:
     """Formats of the events of system calls in ``roles.SYSCALLS`` that the capture knows, by name."""
-    wanted = [f"syscalls:sys_{way}_{call}" for call in SYSCALLS for way in ("enter", "exit")]
+    wanted = [f"syscalls:sys_{way}_{call}" for call in (*SYSCALLS, *OF_32_BITS) for way in ("enter", "exit")]
     return {name: capture.formats[name] for name in wanted if name in capture.formats}
 
 
 def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
-    """Rows of one sys_enter_* or sys_exit_* event; arguments by their place, as their names differ."""
-    _, way, call = event.name.split("_", 2)
+    """Rows of one sys_enter_* or sys_exit_* event; arguments by their place, as their names differ.
+
+    Where a long has 4 bytes, half of the addresses look negative: what is no error (IS_ERR_VALUE()) is one.
+    """
+    _, way, name = event.name.split("_", 2)
+    call = OF_32_BITS.get(name, name)
     table = TABLES["ev_syscall"]
     columns: Part = {name: raw[name] for name in COMMON}
     columns["is_exit"] = pa.scalar(way == "exit")
@@ -209,8 +217,12 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
         if field is None or field not in event.fields or not is_number(event, field):
             columns[column.name] = pa.scalar(None, column.type)
         else:
-            values = raw[column_name(field)]
-            columns[column.name] = pa.array(_integers(values, column.type.to_pandas_dtype()))
+            values = _integers(raw[column_name(field)], column.type.to_pandas_dtype())
+            if column.name == "ret" and event.fields[field].size == 4:
+                values = np.where(values < -MAX_ERRNO, values + (1 << 32), values)
+            if name == "mmap_pgoff" and column.name == "arg5":
+                values = values * np.uint64(PAGE_BYTES)
+            columns[column.name] = numbers(values)
     return columns
 
 
@@ -253,7 +265,7 @@ def _merged(
     valid = np.concatenate([is_valid(each) for each in arrays]).take(order) if has_null else None
     bits = [_bits(each) for each in arrays]
     values = np.concatenate(bits, out=scratch.view(bits[0].dtype)[: len(order)]).take(order)
-    return pa.array(values, arrays[0].type, mask=None if valid is None else ~valid)
+    return numbers(values, valid)
 
 
 def _bits(values: Values) -> Numbers:

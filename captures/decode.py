@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from captures.columns import arrow_type, fixed_column, list_column, reordered, variable_column
+from captures.columns import arrow_type, fixed_column, list_column, numbers, reordered, variable_column
 from captures.cursor import HINT_CORRUPT
 from captures.ringbuf import payload_sizes
 from schemas.errors import CorruptError
@@ -93,8 +93,8 @@ class EventParts:
         return cls(event, pid, asked, fixed, variable, row_bytes)
 
     def keep(self, name: str, values: Values) -> None:
-        """Keep a copy of the values of a column for the records of one part."""
-        self.values.setdefault(name, []).append(values.copy())
+        """Keep the values of a column for the records of one part."""
+        self.values.setdefault(name, []).append(values)
 
 
 class Decoder:
@@ -199,15 +199,16 @@ class Decoder:
         self, bounds: Longs, block: Bytes, chosen: Longs, start: Longs, size: Longs, ts_ns: Longs, cpu: Cpus
     ) -> None:
         """Take records of several events, event after event, whose ends are ``bounds``."""
+        places = chosen + self.records
         for number in np.flatnonzero(np.diff(bounds)).tolist():
             of = slice(int(bounds[number]), int(bounds[number + 1]))
-            self._take(self._parts[number], block, chosen[of], start[of], size[of], ts_ns[of], cpu[of])
+            self._take(self._parts[number], block, places[of], start[of], size[of], ts_ns[of], cpu[of])
 
     def _take(
         self,
         parts: EventParts,
         block: Bytes,
-        chosen: Longs,
+        places: Longs,
         start: Longs,
         size: Longs,
         ts_ns: Longs,
@@ -218,7 +219,7 @@ class Decoder:
         Args:
             parts: Where to keep them.
             block: The block.
-            chosen: Place of each record among those of this call.
+            places: Place of each record among all of the capture.
             start: Byte of the block at which the payload of each begins.
             size: Bytes of the payload of each.
             ts_ns: The time of each.
@@ -229,15 +230,15 @@ class Decoder:
             parts.short += len(size) - len(long_enough)
             if not len(long_enough):
                 return
-            chosen, start, size = chosen[long_enough], start[long_enough], size[long_enough]
+            places, start, size = places[long_enough], start[long_enough], size[long_enough]
             ts_ns, cpu = ts_ns[long_enough], cpu[long_enough]
-        parts.index.append(chosen + self.records)
+        parts.index.append(places)
         parts.keep("ts_ns", ts_ns)
         parts.keep("cpu", cpu)
         rows = gather(block, start, np.dtype((np.void, parts.row_bytes)))
-        parts.keep("pid", field_values(rows, parts.pid))
+        parts.keep("pid", field_values(rows, parts.pid).copy())
         for each in parts.fixed:
-            parts.keep(column_name(each.name), field_values(rows, each))
+            parts.keep(column_name(each.name), field_values(rows, each).copy())
         for each in parts.variable:
             at, length, valid = self._place(each, rows, start, size)
             parts.unreadable += len(valid) - int(np.count_nonzero(valid))
@@ -293,7 +294,7 @@ class Decoder:
             "cpu": values("cpu", np.dtype(np.int32)),
             "pid": pid,
         }
-        columns = {name: pa.chunked_array(each) for name, each in columns.items()}
+        columns = {name: pa.chunked_array(map(numbers, each)) for name, each in columns.items()}
         for each in parts.asked:
             name = column_name(each.name)
             if each.is_dynamic or each.is_tail:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from captures import c_tracedat as c
 from captures.clock import NOT_NS
 from schemas import TABLES
-from schemas.provenance import CLOCKS_DIFFER, FOREIGN_ENTRIES, NO_NS, PAGE_SIZE
+from schemas.provenance import CLOCKS_DIFFER, FOREIGN_ENTRIES, NO_NS, PAGE_BYTES, PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from captures.ringbuf import Longs
     from captures.tracedat import Container
     from captures.windows import Part, Window
-
-PAGE_BYTES: Final = 4096
-"""Size of the pages that all results are about."""
 
 _KNOWN_ENTRIES: Final = ("x86_64", None)
 
@@ -208,7 +205,7 @@ def stream_rows(stream: StreamFacts, by_kernel: int) -> Iterable[QualityRow]:
 def file_rows(damage: str | None) -> Iterable[QualityRow]:
     """A row about the end of the file; ``damage``: what is missing there."""
     if damage is not None:
-        text = f"the file was cut, or trace-cmd was killed: {damage}; later events are missing"
+        text = f"the file was cut, or its recorder was killed: {damage}; later events are missing"
         yield QualityRow("truncated", None, None, None, None, text, "error")
 
 

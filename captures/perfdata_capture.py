@@ -130,7 +130,7 @@ class PerfCapture:
             last_ts_ns=scan.last_ts_ns,
             events=int(scan.counts[:FIRST_ID].sum()),
             events_lost=scan.losses.total,
-            truncated=perf.damage is not None or scan.is_truncated,
+            truncated=bool(perf.damage or self._source.damage) or scan.is_truncated,
             tool=f"perf {version}" if version else None,
         )
 
@@ -165,6 +165,7 @@ class PerfCapture:
         """Table ``quality``: lost events, damage, clock problems and what was not recorded."""
         scan, perf = self._scanned(), self._perf
         rows = [
+            *losses.file_rows(self._source.damage),
             *perfdata_quality.damage_rows(perf.damage, scan.damage, is_truncated=scan.is_truncated),
             *perfdata_quality.loss_rows(scan.losses),
             *perfdata_quality.sample_rows(scan.foreign, scan.unknown, scan.short),

@@ -297,6 +297,9 @@ ROLES: Final = (
 )
 """Every role. ``ev_obs_loop`` and ``ev_obs_walk`` name no column: theirs are the event's own fields."""
 
+OF_32_BITS: Final = {"mmap_pgoff": "mmap"}
+"""What 32-bit machines have instead of a system call; mmap_pgoff() takes its offset in pages."""
+
 SYSCALLS: Final = (
     "brk",
     "clone",

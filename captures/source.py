@@ -53,6 +53,7 @@ class Source:
         path: The file as it was named; ``-``: standard input.
         size_bytes: Size of the file itself (packed, if it is packed).
         packing: ``xz``, ``gzip``, ``zstd``; None: the file is the capture itself.
+        damage: Why the capture ends early, as the packed file does; None: it does not.
         data: The capture's bytes, read-only; empty for an empty file.
     """
 
@@ -64,6 +65,7 @@ class Source:
             CaptureError: It cannot be opened, or not be unpacked.
         """
         self.path = str(path)
+        self.damage: str | None = None
         self._digest: str | None = None
         with _open(self.path) if self.path != STDIN else _temporary() as file:
             if self.path == STDIN:
@@ -78,7 +80,7 @@ class Source:
             else:
                 file.seek(0)
                 with _temporary() as unpacked:
-                    _unpack(self.path, file, self.packing, unpacked)
+                    self.damage = _unpack(self.path, file, self.packing, unpacked)
                     self.data = _mapped(unpacked)
 
     @property
@@ -169,8 +171,12 @@ def _open(path: str) -> IO[bytes]:
         ) from error
 
 
-def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> None:
-    """Write what ``packed`` holds to ``out``: one stream or several, one after the other."""
+def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> str | None:
+    """Write what ``packed`` holds to ``out``: one stream or several, one after the other.
+
+    Returns:
+        Why that is not everything; None: it is.
+    """
     decoder = _decoder(packing)
     errors = _errors(packing)
     limit = unpacked_limit(packed.seek(0, 2))
@@ -201,15 +207,18 @@ def _unpack(path: str, packed: IO[bytes], packing: str, out: IO[bytes]) -> None:
         rest = decoder.unused_data.lstrip(b"\0") if decoder.eof else b""
         if rest:
             decoder = _decoder(packing)
-    if not decoder.eof:
+    out.flush()
+    if decoder.eof:
+        return None
+    if not written:
         raise TruncatedError(
             f"the {packing} file ends too early",
             path=path,
             expected="the end mark of the packed data",
-            found=f"the end of the file, after {written} unpacked bytes",
+            found=f"the end of the file, after {packed.tell()} bytes that give nothing",
             hint="copy the file again",
         )
-    out.flush()
+    return f"the {packing} file has no end mark; its {packed.tell()} bytes give {written}"
 
 
 def unpacked_limit(packed_bytes: int) -> int:

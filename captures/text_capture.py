@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from captures import text_limits as limits
 from captures.info import CaptureInfo
-from captures.losses import quality_table
+from captures.losses import file_rows, quality_table
 from captures.spans import Spans
 from captures.text_bodies import Body, body_of, is_probe
 from captures.text_grammar import MARKER, PROBE_SYSTEM, SYSTEMS, TEMPLATES, UNKNOWN_SYSTEM, USER_STACK
@@ -95,7 +95,7 @@ class TextCapture:
             last_ts_ns=int(times.max()) if len(times) else None,
             events=len(self._records),
             events_lost=limits.events_lost(index, preamble),
-            truncated=index.is_cut,
+            truncated=index.is_cut or self._source.damage is not None,
             tool=preamble.tool,
         )
 
@@ -142,6 +142,7 @@ class TextCapture:
     def quality(self) -> pa.Table:
         """Table ``quality``: what the text lacks."""
         rows = [
+            *file_rows(self._source.damage),
             *limits.loss_rows(self._index, self._preamble),
             *limits.line_rows(self._index, self._preamble),
             *limits.time_rows(self._index),

@@ -93,7 +93,8 @@ class TraceDatCapture:
             last_ts_ns=scan.last_ts_ns,
             events=scan.events,
             events_lost=losses.events_lost(scan.streams, losses.kernel_statistics(container)),
-            truncated=container.damage is not None or any(each.is_truncated for each in scan.streams),
+            truncated=bool(container.damage or self._source.damage)
+            or any(each.is_truncated for each in scan.streams),
             tool=f"trace-cmd {version.split()[0]}" if version and version.split() else None,
         )
 
@@ -133,7 +134,7 @@ class TraceDatCapture:
             for stream in scan.streams
             for row in losses.stream_rows(stream, statistics.get((stream.buffer, stream.cpu), 0))
         ]
-        rows += losses.file_rows(self._container.damage)
+        rows += [*losses.file_rows(self._container.damage), *losses.file_rows(self._source.damage)]
         buffers = [each for each in self._container.buffers if any(place.size for place in each.cpus)]
         rows += losses.clock_rows((b.clock for b in buffers), has_tsc_conversion=self._convert.is_tsc)
         rows += losses.machine_rows(self.info.arch, self._container.machine_page_bytes)

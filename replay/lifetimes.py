@@ -17,6 +17,7 @@ from replay.order import disjoint, in_order, last_to_die, ordering
 
 if TYPE_CHECKING:
     from replay.gaps import Gaps
+    from replay.order import Flags, Int
 
 PAGE_SHIFT: Final = 12
 STABLE_FLAG: Final = 0x200
@@ -140,44 +141,63 @@ def tree_ages(lives: pl.DataFrame) -> pl.DataFrame:
         ``lives`` in order of anon_vma, birth and death, with ``number``: of the anon_vma, from 1; and
         ``tree_age``: place of its first interval.
     """
-    ordered = in_order(lives, "anon_vma", "born", "died")
-    anon_vma, born, died = (ordered[name].to_numpy() for name in ("anon_vma", "born", "died"))
-    fresh = disjoint(anon_vma, born, died)
+    order, fresh, born = _trees(lives)
+    number = np.cumsum(fresh)
+    return lives[order].with_columns(number=pl.Series(number), tree_age=pl.Series(born[fresh][number - 1]))
+
+
+def _trees(lives: pl.DataFrame) -> tuple[Int, Flags, Int]:
+    """The lives in order of anon_vma, birth and death; where another anon_vma begins; their births.
+
+    Args:
+        lives: As for ``tree_ages``.
+    """
+    keys = [lives[name].to_numpy() for name in ("anon_vma", "born", "died")]
+    order = ordering(*keys)
+    anon_vma, born, died = (key[order] for key in keys)
+    latest = last_to_die(anon_vma, died)
+    fresh = disjoint(anon_vma, born, died, latest)
     again = np.flatnonzero(fresh[1:] & (anon_vma[1:] == anon_vma[:-1])) + 1
-    told = ordered.select("avc", "mm", "vm_start", "vm_end")
-    back, left = told[again], told[last_to_die(anon_vma, died)[again - 1]]
+    told = lives.select("avc", "mm", "vm_start", "vm_end")
+    back, left = told[order[again]], told[order[latest[again - 1]]]
     same = {name: (back[name] == left[name]).fill_null(False).to_numpy() for name in told.columns}
     fresh[again[same["avc"] & same["mm"] & (same["vm_start"] | same["vm_end"])]] = False
-    return ordered.with_columns(
-        number=pl.Series(fresh).cum_sum(),
-        tree_age=pl.when(pl.Series(fresh)).then("born").forward_fill(),
-    )
+    return order, fresh, born
 
 
 def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
     """One row a maximal time in which a VMA is on some tree: its range cannot change meanwhile."""
-    same = ["vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "pid"]
-    own = ["version", *same, "born_seq", "born_ts_ns", "died_ts_ns", "born", "anon_vma"]
-    # Most VMAs are on one tree: only the others need their lives put together.
-    version = lives["version"].to_numpy()
-    lives = lives.with_columns(alone=pl.Series(np.bincount(version)[version] == 1))
-    linked = lives.with_row_index("row").filter(~pl.col("alone"))
-    narrow = lives.select("anon_vma", "born", "died", "avc", "mm", "vm_start", "vm_end", "alone")
-    narrow = narrow.with_row_index("row").join(linked, on="anon_vma", how="semi")
-    ages = tree_ages(narrow).filter(~pl.col("alone")).select("row", "tree_age")
+    # What a version is, its first life tells, but when it ends and which tree is its own: most VMAs are on
+    # one tree, of the others the lives are put together.
+    version, born = lives["version"].to_numpy(), lives["born"].to_numpy()
+    place = np.empty(version.max(initial=0) + 1, np.int64)
+    place[version[::-1]] = np.arange(len(version))[::-1]
+    first = np.flatnonzero(place[version] == np.arange(len(version)))
+    first = first[ordering(born[first], version[first])]
+    alone = np.bincount(version)[version] == 1
+    linked = lives.filter(pl.Series(~alone))
+    narrow = lives.select(
+        "anon_vma", "born", "died", "avc", "mm", "vm_start", "vm_end", alone=pl.Series(alone)
+    )
+    narrow = narrow.join(linked, on="anon_vma", how="semi", maintain_order="left")
+    order, fresh, begun = _trees(narrow)
+    tree_age = np.empty(len(order), np.int64)
+    tree_age[order] = begun[fresh][np.cumsum(fresh) - 1]
     several = (
-        linked.join(ages, on="row")
-        .sort("version", "born", "died")
+        linked.with_columns(tree_age=pl.Series(tree_age[~narrow["alone"].to_numpy()]))
         .group_by("version")
         .agg(
-            pl.col(*same, "born_seq", "born_ts_ns").sort_by("born", "died").first(),
             pl.col("died_ts_ns").sort_by("died").last(),
-            pl.col("born").min(),
             pl.col("anon_vma").sort_by("tree_age", "anon_vma").last(),
         )
     )
-    versions = in_order(
-        pl.concat([lives.filter("alone").select(own), several.select(own)]), "born", "version"
+    same = ["vma", "mm", "vm_start", "vm_end", "vm_pgoff", "anon_pgoff", "vm_flags", "pid"]
+    own = ["version", *same, "born_seq", "born_ts_ns", "died_ts_ns", "born", "anon_vma"]
+    versions = lives.select(own)[first]
+    place[version[first]] = np.arange(len(first))
+    at = place[several["version"].to_numpy()]
+    versions = versions.with_columns(
+        versions[name].scatter(at, several[name]) for name in ("died_ts_ns", "anon_vma")
     ).with_columns(vma_id=pl.int_range(pl.len(), dtype=pl.Int64), evidence=pl.lit("exact"))
     calls = ev_syscall.select("pid", "seq", inside=~pl.col("is_exit"), cause_event="name").sort("seq")
     return (

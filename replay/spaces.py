@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from replay.order import disjoint, in_order, ordering
@@ -41,7 +42,11 @@ def mm_lives(lives: pl.DataFrame) -> pl.DataFrame:
     keys = [named[name].to_numpy() for name in ("mm", "born", "died")]
     order = ordering(*keys)
     begins = order[disjoint(*(key[order] for key in keys))]
-    ends = named.select("mm", "died", gone="vma", by="removed_by").sort("died")
+    # Only what was used again has ends before a beginning.
+    again = named[begins].select("mm").filter(pl.col("mm").is_duplicated())
+    ends = (
+        named.select("mm", "died", gone="vma", by="removed_by").join(again, on="mm", how="semi").sort("died")
+    )
     heads = (
         named[begins]
         .sort("born")
@@ -80,8 +85,17 @@ def task_spaces(heads: pl.DataFrame, ev_avc: pl.DataFrame, ev_task: pl.DataFrame
     """
     is_fork = pl.col("relative").is_not_null()
     forked = heads.filter(is_fork)
-    inserts = ev_avc.filter(pl.col("is_insert") & pl.col("mm").is_not_null()).sort("seq")
-    foreign = inserts.join_asof(
+    inserts = (
+        ev_avc.select("pid", "seq", "mm", "is_insert")
+        .filter("is_insert", pl.col("mm").is_not_null())
+        .sort("seq")
+    )
+    # Of a task's insertions in a row the first says it all, unless an address space begins among them.
+    begun = np.searchsorted(heads["born"].sort().to_numpy(), inserts["seq"].to_numpy(), side="right")
+    inserts = inserts.with_columns(begun=pl.Series(begun, dtype=pl.Int64)).filter(
+        pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("pid", "mm", "begun"))
+    )
+    foreign = inserts.drop("begun").join_asof(
         heads.select("mm", creator=pl.when(is_fork).then("creator"), begun="born").sort("begun"),
         left_on="seq",
         right_on="begun",

@@ -20,6 +20,9 @@ CLOCKS_DIFFER: Final = "clocks_differ"
 PAGE_SIZE: Final = "page_size"
 """Kind of the row about a machine whose pages are larger or smaller than those that replay knows."""
 
+PAGE_BYTES: Final = 4096
+"""Size of the pages that all results are about."""
+
 FOREIGN_ENTRIES: Final = "foreign_entries"
 """Kind of the row about page-table entries of an architecture that replay does not know."""
 

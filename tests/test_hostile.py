@@ -462,10 +462,10 @@ def test_packed_files(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(pack(content[:1000]) + pack(content[1000:]))
     assert everything(path)["rows"] == 30
     packed = pack(content)
-    path.write_bytes(packed[: len(packed) // 2])
+    path.write_bytes(packed[:8])
     with pytest.raises(TruncatedError, match="ends too early"):
         open_capture(path)
-    path.write_bytes(packed + b"behind")
+    path.write_bytes(packed + b"what is behind it")
     with pytest.raises(CaptureError):
         open_capture(path)
     path.write_bytes(pack(b"some text\n"))
@@ -476,6 +476,31 @@ def test_packed_files(tmp_path: Path, suffix: str) -> None:
         changed = bytearray(packed)
         changed[chance.randrange(6, len(changed))] ^= 1 << chance.randrange(8)
         assert survives(path, bytes(changed)) in OUTCOMES
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize(
+    "name", ["tracedat/version6.dat.xz", "perf/pipe_zstd.perf.data.xz", "text/triple.report.txt.xz"]
+)
+def test_of_a_packed_file_that_was_cut_is_read_what_is_there(tmp_path: Path, name: str, suffix: str) -> None:
+    """As whatever unpacks it finds it: the same as of a file of these bytes that is not packed."""
+    whole = lzma.decompress((DATA.parent / name).read_bytes())
+    packed = PACKERS[suffix](whole)
+    path, plain = tmp_path / f"cut.{suffix}", tmp_path / "plain"
+    path.write_bytes(packed[: len(packed) * 4 // 5])
+    decoder = {
+        "xz": lzma.LZMADecompressor,
+        "gz": lambda: zlib.decompressobj(31),
+        "zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    }[suffix]()
+    plain.write_bytes(decoder.decompress(path.read_bytes()))
+    with open_capture(path) as cut, open_capture(plain) as expected:
+        assert cut.event_counts() == expected.event_counts()
+        assert 100 < cut.info.events == expected.info.events
+        assert cut.info.truncated
+        (own,) = [row for row in cut.quality().to_pylist() if "has no end mark" in row["effect"]]
+        assert (own["kind"], own["severity"]) == ("truncated", "error")
+        assert [row for row in cut.quality().to_pylist() if row != own] == expected.quality().to_pylist()
 
 
 @pytest.mark.parametrize("bound", ["MAX_UNPACKED_BYTES", "FREE_BYTES"])

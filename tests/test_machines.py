@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from replay.options import AnalyzeOptions
 from replay.pipeline import analyze
 from tests.test_tracedat_report import report
 from tests.tracedat_convert import convert
@@ -15,12 +16,13 @@ from tests.tracedat_writer import Kernel
 
 TRUTH = Path(__file__).parent / "data" / "truth"
 NAMES = ["7.3_s6-fleet_f01-s1.dat", "6.12_s6-fleet_f01-s1.dat"]
+BOTH = AnalyzeOptions(evidence="both")
 OF_THE_FILE = ("path", "format", "size_bytes", "sha256", "clock")
 
 
 @cache
 def results(path: Path) -> dict[str, pl.DataFrame]:
-    return {name: pl.DataFrame(pl.from_arrow(table)) for name, table in analyze(path).tables.items()}
+    return {name: pl.DataFrame(pl.from_arrow(table)) for name, table in analyze(path, BOTH).tables.items()}
 
 
 def seen_by(kernel: Kernel, name: str, column: pl.Series) -> pl.Series:
@@ -62,7 +64,7 @@ def test_trace_cmd_reads_what_is_written(order: str, size: int, tmp_path: Path) 
     """The files are checked, too: trace-cmd finds the records of the original in them."""
     path = tmp_path / "trace.dat"
     path.write_bytes(convert(TRUTH / NAMES[0], Kernel(order, size), 7))
-    columns = ("ts", "cpu", "pid", "comm", "name", *(("fields",) if size == 8 else ()))
+    columns = ("ts", "cpu", "pid", "comm", *(("name", "fields") if size == 8 else ()))
     expected, found = (
         [tuple(line[each] for each in columns) for line in report(each)] for each in (TRUTH / NAMES[0], path)
     )

@@ -109,6 +109,11 @@ class Event:
         head, _, rest = old.text.partition(b"\nprint fmt:")
         self.text = re.sub(rb"field:([^;]+);\s*offset:\d+;\s*size:\d+;", placed, head)
         self.text += b"\nprint fmt:" + rest
+        self._in_pages: tuple[str, ...] = ()
+        if kernel.long_bytes == 4 and old.name.endswith(("enter_mmap", "exit_mmap")):
+            # SYSCALL_DEFINE6(mmap_pgoff): what 32-bit machines have.
+            self.text = self.text.replace(b"_mmap\n", b"_mmap_pgoff\n", 1)
+            self._in_pages = ("off",)
 
     def payload(self, old: bytes) -> bytes:
         """A payload with the same values."""
@@ -127,7 +132,7 @@ class Event:
                 out[at : at + size] = old[field.offset : field.offset + size]
             else:
                 raw = old[field.offset : field.offset + field.size]
-                value = int.from_bytes(raw, "little")
+                value = int.from_bytes(raw, "little") >> (12 if field.name in self._in_pages else 0)
                 out[at : at + size] = k.u(size, narrowed(field.name, value, k.long_bytes))
         return bytes(out) + behind
 
