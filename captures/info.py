@@ -30,7 +30,7 @@ class CaptureInfo:
         first_ts_ns: Time of the first event; None: there is none.
         last_ts_ns: Time of the last event; None: there is none.
         events: Event records in the file.
-        events_lost: Events that the kernel says it lost; None: some, their number is not known.
+        events_lost: Events that the kernel says it lost; None: their number is not known.
         truncated: Whether the file ends before its own headers say.
         tool: Program and version that made the file.
     """

@@ -129,7 +129,7 @@ class PerfCapture:
             first_ts_ns=scan.first_ts_ns,
             last_ts_ns=scan.last_ts_ns,
             events=int(scan.counts[:FIRST_ID].sum()),
-            events_lost=scan.losses.total,
+            events_lost=None if perf.is_backward else scan.losses.total,
             truncated=bool(perf.damage or self._source.damage) or scan.is_truncated,
             tool=f"perf {version}" if version else None,
         )
@@ -169,6 +169,7 @@ class PerfCapture:
             *perfdata_quality.damage_rows(perf.damage, scan.damage, is_truncated=scan.is_truncated),
             *perfdata_quality.loss_rows(scan.losses),
             *perfdata_quality.sample_rows(scan.foreign, scan.unknown, scan.short),
+            *perfdata_quality.overwritten_rows(is_backward=perf.is_backward),
             *perfdata_quality.attr_rows(perf.attrs, int(scan.counts[IDS["throttle"]])),
             *losses.clock_rows(
                 {each.clock for each in perf.attrs if each.is_tracepoint}, has_tsc_conversion=False

@@ -122,6 +122,16 @@ def sample_rows(foreign: int, unknown: int, short: int) -> Iterable[QualityRow]:
         yield QualityRow("corrupt", None, None, None, short, text, "error")
 
 
+def overwritten_rows(*, is_backward: bool) -> Iterable[QualityRow]:
+    """A row about buffers that keep the newest events: no record tells which were overwritten."""
+    if is_backward:
+        text = (
+            "full buffers overwrite their oldest events (--overwrite), and no record tells whether they did: "
+            "of each CPU, events before its first one may be missing"
+        )
+        yield QualityRow("overwritten", None, None, None, None, text, "warning")
+
+
 def attr_rows(attrs: list[Attr], throttled: int) -> Iterable[QualityRow]:
     """Rows about events that were not recorded, and about the clock."""
     sampled = [

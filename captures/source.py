@@ -146,20 +146,24 @@ def _open(path: str) -> IO[bytes]:
     """Open a regular file; never wait for a pipe."""
     try:
         if (Path(path) / "data").is_file():
+            threads = (Path(path) / "data.0").exists()
             raise UnknownFormatError(
-                "this is a directory of perf record --threads",
+                f"this is a directory of perf record {'--threads' if threads else '--kcore'}",
                 path=path,
                 expected="a capture file",
-                found="a directory with the file data",
-                hint="record without --threads",
+                found=f"a directory with the file{'s data.0 ...' if threads else ' data'}",
+                hint="record without --threads" if threads else f"name its file: {Path(path) / 'data'}",
             )
         if Path(path).exists() and not Path(path).is_file():
+            many = Path(path).is_dir()
             raise UnknownFormatError(
                 "this is not a file",
                 path=path,
                 expected="a capture file",
-                found="a directory" if Path(path).is_dir() else "a device, pipe or socket",
-                hint="name a file; for many captures use: replay batch DIRECTORY -o OUT",
+                found="a directory" if many else "a device, pipe or socket",
+                hint="name a file; for many captures use: replay batch DIRECTORY -o OUT"
+                if many
+                else "give it as standard input, with - as the name: replay analyze - < PIPE",
             )
         return Path(path).open("rb")
     except OSError as error:

@@ -105,7 +105,7 @@ def provenance(found: Inspection) -> list[tuple[str, str]]:
     if any(note.kind == NO_NS for note in found.limits):
         duration = "a time that is not known"
     events = [f"{capture['events']:,} in {duration}"]
-    events.append("some lost, how many is not known" if lost is None else f"{lost:,} lost")
+    events.append("how many were lost is not known" if lost is None else f"{lost:,} lost")
     if capture["truncated"]:
         events.append("file truncated")
     kernel = [capture["kernel_release"] or "not known", capture["arch"] or "arch not known"]

@@ -214,8 +214,9 @@ def test_no_file_a_directory_a_pipe(tmp_path: Path) -> None:
     with pytest.raises(UnknownFormatError, match="not a file"):
         open_capture(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UnknownFormatError, match="not a file"):
+    with pytest.raises(UnknownFormatError, match="not a file") as refused:
         open_capture(tmp_path / "pipe")
+    assert "- < PIPE" in refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,13 @@ def test_what_perf_inject_writes(name: str, options: list[str], tmp_path: Path) 
     assert [each.key for each in decoded(out)] == expected
 
 
-def test_a_directory_of_perf_threads_is_refused(tmp_path: Path) -> None:
+def test_a_directory_of_perf_is_refused(tmp_path: Path) -> None:
+    """perf record --kcore makes one too: its capture is the file data, whole."""
     (tmp_path / "data").write_bytes(b"PERFILE2")
+    with pytest.raises(UnknownFormatError, match="--kcore") as refused:
+        open_capture(tmp_path)
+    assert str(tmp_path / "data") in refused.value.hint
+    (tmp_path / "data.0").write_bytes(b"")
     with pytest.raises(UnknownFormatError, match="without --threads"):
         open_capture(tmp_path)
 

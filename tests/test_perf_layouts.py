@@ -219,6 +219,9 @@ def test_ties_go_by_cpu_then_by_place_in_the_file(tmp_path: Path) -> None:
     backward = [replace(each, flags=w.SAMPLE_ID_ALL | w.WRITE_BACKWARD) for each in events]
     path.write_bytes(w.PerfData(backward, records, FORMATS).build())
     assert [each.pid for each in decoded(path)] == [3, 1, 2, 0]
+    with open_capture(path) as capture:
+        assert capture.info.events_lost is None
+        assert "overwritten" in capture.quality()["kind"].to_pylist()
 
 
 def test_births_deaths_and_names(tmp_path: Path) -> None:
