@@ -18,7 +18,7 @@ import polars as pl
 from replay.anon_ends import last_mapping
 from replay.callers import named
 from replay.families import FORKS
-from replay.lifetimes import AFTER, BEFORE, walk_lives
+from replay.lifetimes import AFTER, BEFORE, of_versions, walk_lives
 from replay.names import with_names
 from replay.observed import by_iterator, within
 from replay.order import disjoint, in_order
@@ -200,9 +200,7 @@ def _known(lives: pl.DataFrame, vma: pl.DataFrame) -> pl.DataFrame:
     Returns:
         ``anon_vma``, ``since`` (place of its first interval), ``known``; in order of ``since``.
     """
-    lives = lives.join(
-        vma.select("vma_id", "cause_event"), on="vma_id", how="left", maintain_order="left"
-    ).with_row_index("row")
+    lives = lives.hstack(of_versions(vma, lives["vma_id"], "cause_event")).with_row_index("row")
     placed = in_order(lives.drop_nulls("mm"), "mm", "born", "died")
     begins = disjoint(*(placed[name].to_numpy() for name in ("mm", "born", "died")))
     begun = pl.col("cause_event").is_in(STARTS).fill_null(False) & pl.col("born_seq").is_not_null()

@@ -17,7 +17,7 @@ import polars as pl
 from replay.call_sites import sites
 from replay.call_text import call_text
 from replay.covers import NONE, Covers
-from replay.lifetimes import AFTER, PAGE_SHIFT
+from replay.lifetimes import AFTER, PAGE_SHIFT, of_versions
 from replay.origins import origins
 from replay.spaces import mm_of
 
@@ -56,8 +56,7 @@ def missed_because(
     """
     named = misses.rename({"vma_mm": "mm"}).with_row_index("row")
     turns = turning_points(named, exact)
-    flags = exact.vma.select("vma_id", "vm_flags")
-    turns = turns.join(flags, on="vma_id", how="left", maintain_order="left")
+    turns = turns.hstack(of_versions(exact.vma, turns["vma_id"], "vm_flags"))
     seen = turns.filter(pl.col("seq").is_not_null() & pl.col("pid").is_not_null())
     told = sites(seen.select("row", "pid", "seq", "ts_ns"), events, comms).select(
         "row", "cause_event", "call", "comm"

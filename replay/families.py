@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from replay.lifetimes import AFTER, BEFORE, tree_ages
+from replay.lifetimes import AFTER, BEFORE, of_versions, tree_ages
 from replay.order import in_order, ordering
 from schemas import TABLES
 
@@ -150,9 +150,9 @@ def _of_vmas(own: pl.DataFrame, vma: pl.DataFrame) -> pl.DataFrame:
         born=pl.col("born").min(),
         youngest=pl.col("tree_age").max(),
     )
-    causes = vma.select("vma_id", forked=pl.col("cause_event").is_in(FORKS).fill_null(False))
+    causes = of_versions(vma, chains["vma_id"], "cause_event")
     return (
-        chains.join(causes, on="vma_id", how="left")
+        chains.with_columns(forked=causes["cause_event"].is_in(FORKS).fill_null(False))
         .group_by("root_number")
         .agg(
             depth=pl.col("trees").max(),

@@ -209,6 +209,11 @@ def _versions(lives: pl.DataFrame, ev_syscall: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def of_versions(vma: pl.DataFrame, vma_id: pl.Series, *columns: str) -> pl.DataFrame:
+    """Columns of table ``vma`` for each ``vma_id``, the place of its row; null where that is null."""
+    return vma.select(pl.col(*columns).gather(vma_id))
+
+
 def rmap_item_lives(
     ev_append: pl.DataFrame,
     ev_item_remove: pl.DataFrame,

@@ -133,7 +133,7 @@ class Mappings:
         )
         self.births = heads.select("mm", created="born").sort("created")
         begun = exits(events, self.spaces)
-        removals = lives.filter(pl.col("died") < AFTER).select("mm", torn="died")
+        removals = lives.select("mm", torn="died").filter(pl.col("torn") < AFTER)
         self.exits = begun.join_asof(
             removals.join(begun, on="mm", how="semi").sort("torn"),
             left_on="leaving",

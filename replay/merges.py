@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.call_sites import SITE, sites
+from replay.lifetimes import of_versions
 from replay.merge_rules import REASONS, refused_anon_vma, refused_pgoff, refused_vma
 from schemas import TABLES
 
@@ -41,8 +42,11 @@ def neighbours(audit: Audit, vma: pl.DataFrame, ev_avc: pl.DataFrame) -> pl.Data
         Rows of kind ``neighbours``. The VMAs of an address space on a tree are taken in order of address, so
         over the rows of a tree ``merges`` is its peak less its address spaces.
     """
-    state = vma.select("vma_id", "vm_pgoff", "anon_pgoff", "vm_flags", own="anon_vma")
-    left = ev_avc.filter(~pl.col("is_insert")).select(died_seq="seq", flags="vm_flags")
+    at_peak = audit.at_peak.drop_nulls(["mm", "vm_start"])
+    state = of_versions(vma, at_peak["vma_id"], "vm_pgoff", "anon_pgoff", "vm_flags", "anon_vma")
+    left = ev_avc.select("is_insert", died_seq="seq", flags="vm_flags").filter(
+        ~pl.col("is_insert"), pl.col("died_seq").is_in(at_peak["died_seq"].implode())
+    )
     flags = pl.when(pl.col("evidence") == "exact").then("flags").otherwise("vm_flags")
     made = (
         audit.changes.filter(pl.col("added") > 0)
@@ -50,10 +54,9 @@ def neighbours(audit: Audit, vma: pl.DataFrame, ev_avc: pl.DataFrame) -> pl.Data
         .unique(["tree_id", "born"])
     )
     placed = (
-        audit.at_peak.select("tree_id", "mm", "vma_id", "vm_start", "vm_end", "born", "died_seq", "evidence")
-        .drop_nulls(["mm", "vm_start"])
-        .join(state, on="vma_id", how="left")
-        .join(left, on="died_seq", how="left")
+        at_peak.select("tree_id", "mm", "vma_id", "vm_start", "vm_end", "born", "died_seq", "evidence")
+        .hstack(state.rename({"anon_vma": "own"}))
+        .join(left.drop("is_insert"), on="died_seq", how="left")
         # Which of its anon_vmas is its own is only sure of a VMA that was seen when it came.
         .with_columns(vm_flags=flags, own=pl.when(pl.col("born") >= 0).then("own"))
         .drop("flags")
