@@ -16,7 +16,7 @@ from schemas import TABLES
 from schemas.provenance import CLOCKS_DIFFER, FOREIGN_ENTRIES, NO_NS, PAGE_BYTES, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from captures.eventfmt import EventFormat
     from captures.ringbuf import Longs
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _KNOWN_ENTRIES: Final = ("x86_64", None)
 
 _STAT: Final = re.compile(r"^(CPU|overrun|commit overrun|dropped events):\s*(\d{1,18})\s*$", re.MULTILINE)
+_STAT_TICKS: Final = re.compile(r"^now ts: *\d+\s*$", re.MULTILINE)
 _STAT_BUFFER: Final = re.compile(r"^Buffer:\s*(\S+)", re.MULTILINE)
 
 
@@ -115,16 +116,32 @@ class StreamFacts:
 def kernel_statistics(container: Container) -> dict[tuple[str, int], int]:
     """Events lost by (buffer, cpu) according to per_cpu/cpuN/stats, which trace-cmd keeps in the file."""
     lost: dict[tuple[str, int], int] = defaultdict(int)
-    buffer = ""
-    for content in container.options.get(c.CPUSTAT, []):
-        text = content.decode("utf-8", "replace").replace("\0", "")
-        if named := _STAT_BUFFER.search(text):
-            buffer = named[1]
+    for buffer, text in _statistics(container):
         values = dict(_STAT.findall(text))
         if "CPU" in values:
             parts = ("overrun", "commit overrun", "dropped events")
             lost[buffer, int(values["CPU"])] += sum(int(values.get(part, 0)) for part in parts)
     return dict(lost)
+
+
+def buffers_of_ticks(container: Container) -> set[str]:
+    """Buffers whose clock counts no ns: their per_cpu/cpuN/stats print times without a decimal point.
+
+    The file may name another clock: trace-cmd 3.1 gives an instance that it extracts that of the top one.
+
+    Kernel: kernel/trace/trace.c tracing_stats_read().
+    """
+    return {buffer for buffer, text in _statistics(container) if _STAT_TICKS.search(text)}
+
+
+def _statistics(container: Container) -> Iterator[tuple[str, str]]:
+    """Each option CPUSTAT with the buffer that it is about."""
+    buffer = ""
+    for content in container.options.get(c.CPUSTAT, []):
+        text = content.decode("utf-8", "replace").replace("\0", "")
+        if named := _STAT_BUFFER.search(text):
+            buffer = named[1]
+        yield buffer, text
 
 
 def events_lost(streams: Iterable[StreamFacts], statistics: dict[tuple[str, int], int]) -> int | None:
@@ -209,8 +226,16 @@ def file_rows(damage: str | None) -> Iterable[QualityRow]:
         yield QualityRow("truncated", None, None, None, None, text, "error")
 
 
-def clock_rows(clocks: Iterable[str | None], *, has_tsc_conversion: bool) -> Iterable[QualityRow]:
-    """Rows about the trace clocks of the buffers."""
+def clock_rows(
+    clocks: Iterable[str | None], *, has_tsc_conversion: bool, of_ticks: bool = False
+) -> Iterable[QualityRow]:
+    """Rows about the trace clocks of the buffers.
+
+    Args:
+        clocks: What the file says they are.
+        has_tsc_conversion: Whether it says how to make ns of cycles.
+        of_ticks: Whether the kernel's statistics say that some count no ns.
+    """
     names = sorted({clock or "unknown" for clock in clocks})
     if len(names) > 1:
         text = f"its parts use different clocks ({', '.join(names)}): their events have no common order"
@@ -220,6 +245,10 @@ def clock_rows(clocks: Iterable[str | None], *, has_tsc_conversion: bool) -> Ite
             text = (
                 f"the clock {name} {NOT_NS[name]}: durations are not known, a second stands for 10^9 of them"
             )
+            yield QualityRow(NO_NS, None, None, None, None, text, "warning")
+        elif of_ticks and name not in NOT_NS:
+            text = f"the clock is {name} by the file, but counts no ns by the kernel's statistics: "
+            text += "durations are not known, a second stands for 10^9 of its ticks"
             yield QualityRow(NO_NS, None, None, None, None, text, "warning")
         if name == "local":
             text = (

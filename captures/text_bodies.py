@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PLACE: Final = re.compile(r"\{(\w*):([\w|]+)\}")
 _PAIR: Final = re.compile(r' (\w+)=("[^"]{0,255}"|\([^)]{0,40}\)|[^ ]*)', re.ASCII)
-_ARGUMENT: Final = re.compile(r"(?:^|, )(\w+): (?:0x)?[0-9a-f]+\b", re.ASCII)
+_ARGUMENT: Final = re.compile(r"(?:^|, )(?:[\w *]{1,99}[ *])?(\w+): (?:0x)?[0-9a-f]+\b", re.ASCII)
 _STRING: Final = re.compile(r'"[^"]{0,511}"')
 _PROBE: Final = re.compile(
     r"^ *(?:\([^()<]+( <- [^()]+)?\)|"
@@ -217,11 +217,15 @@ def _arguments(samples: Sequence[str]) -> Body | str:
         known = [
             each for each in raw.fields if each.name != "__syscall_nr" and not each.name.endswith("_val")
         ]
+        if any(each.kind == "text" for each in known):
+            # With the option fields, tracefs prints in the place of a pointer what it leads to: none is sure.
+            return Body((), "")
         pattern = "^" + "".join(f"(?:.*? )?{each.name}={_HEX}" for each in known)
         return Body(tuple(TextField(each.name, "hex") for each in known), pattern)
     names = _commonest(tuple(_ARGUMENT.findall(_STRING.sub("", each.strip()))) for each in samples)
-    values = [rf"{each}: {_HEX}(?: \".*?\"| \([^)]*\))?" for each in names]
-    if not _are_fields(names):
+    # With the option verbose, tracefs prints the type of each argument before its name.
+    values = [rf"(?:[^,:\"]*[ *])?{each}: {_HEX}(?: \".*?\"| \([^)]*\))?" for each in names]
+    if not _are_fields(names) or (not names and any(each.strip(" )") for each in samples)):
         return "its fields cannot be told apart"
     return Body(tuple(TextField(each, "hex") for each in names), "^ *" + ", ".join(values))
 

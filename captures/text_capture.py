@@ -213,7 +213,7 @@ class TextCapture:
         events = {}
         for name, keys in places.items():
             samples = [each for place in keys for each in index.samples[place]]
-            is_marker = index.keys[keys[0]] == f"{MARKER}:"
+            is_marker = index.keys[keys[0]].startswith((f"{MARKER}:", f"{MARKER}+"))
             events[name] = TextEvent(tuple(keys), body_of(name, samples, is_marker=is_marker))
         return events
 
@@ -278,7 +278,7 @@ def full_name(key: str, samples: list[str]) -> str:
         key: The name and what ends it, as ``text_heads.Dialect.head`` finds them.
         samples: Its first bodies.
     """
-    name = key.rstrip("(:<- >").removeprefix("<")
+    name = key.rstrip("(:<- >").removeprefix("<").partition("+")[0]
     if key.startswith("<"):
         return USER_STACK if name.startswith("user") else "ftrace:kernel_stack"
     if key.endswith(" <-"):

@@ -40,7 +40,8 @@ class Dialect:
         name: What the text is called in ``CaptureInfo.format``.
         head: Pattern of the head; groups: head, task, pid, cpu, seconds, fraction, key. The key is
             the name of the event with what ends it: ``:``; for system calls of tracefs ``(`` (entry) and
-            `` -> `` (exit).
+            `` -> `` (exit). With the option sym-offset, the function that stands in the place of ``print``
+            has its offset.
         lost: Pattern of a line that tells of lost events; groups: cpu, count (may be missing).
         other: Pattern of a line that is known to be no event.
     """
@@ -57,7 +58,7 @@ FTRACE: Final = Dialect(
         r"^((?:[^ :#]+: +)? *(.*?)-([0-9]+) +(?:\([ 0-9-]+\) +)?"
         r"\[([0-9]+)\](?:-0x[0-9a-f]+)?(?: +[.A-Za-z#][^ ]*)? *"
         r"([0-9]+)(?:\.([0-9]+))?:(?: *\([+-][0-9]+\))? +"
-        r"([A-Za-z_][A-Za-z0-9_.]*(?::|\(| -> | <-)|<(?:user )?stack trace ?>))"
+        r"([A-Za-z_][A-Za-z0-9_.]*(?:\+0x[0-9a-f/x]+)?(?::|\(| -> | <-)|<(?:user )?stack trace ?>))"
     ),
     lost=r"^CPU:([0-9]+) \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROPPED)?\]",
     other=r"^(?:#|\s*$| *=> |cpus=|version = |\tfor |#+ CPU )",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from captures.eventfmt import EventFormat
     from captures.ringbuf import Longs
     from captures.source import Source
+    from captures.tracedat import Buffer
     from captures.windows import Window
 
 
@@ -87,7 +88,7 @@ class TraceDatCapture:
             kernel_release=uname[2] if len(uname) > 2 else None,
             arch=uname[-1] if len(uname) > 3 else None,
             hostname=uname[1] if len(uname) > 1 else None,
-            clock=container.buffers[0].clock if container.buffers else None,
+            clock=(self._used_buffers or container.buffers)[0].clock if container.buffers else None,
             cpus=len({place.cpu for buffer in container.buffers for place in buffer.cpus}),
             first_ts_ns=scan.first_ts_ns,
             last_ts_ns=scan.last_ts_ns,
@@ -135,8 +136,12 @@ class TraceDatCapture:
             for row in losses.stream_rows(stream, statistics.get((stream.buffer, stream.cpu), 0))
         ]
         rows += [*losses.file_rows(self._container.damage), *losses.file_rows(self._source.damage)]
-        buffers = [each for each in self._container.buffers if any(place.size for place in each.cpus)]
-        rows += losses.clock_rows((b.clock for b in buffers), has_tsc_conversion=self._convert.is_tsc)
+        used = self._used_buffers
+        rows += losses.clock_rows(
+            (each.clock for each in used),
+            has_tsc_conversion=self._convert.is_tsc,
+            of_ticks=bool({each.name for each in used} & losses.buffers_of_ticks(self._container)),
+        )
         rows += losses.machine_rows(self.info.arch, self._container.machine_page_bytes)
         rows += losses.unknown_rows(scan.counts, self.formats)
         rows += losses.broken_rows(self._broken)
@@ -178,6 +183,11 @@ class TraceDatCapture:
     def __exit__(self, *args: object) -> None:
         """Close."""
         self.close()
+
+    @property
+    def _used_buffers(self) -> list[Buffer]:
+        """The buffers that have data."""
+        return [each for each in self._container.buffers if any(place.size for place in each.cpus)]
 
     @cached_property
     def _kallsyms(self) -> bytes:

@@ -123,6 +123,25 @@ def test_heads(head: str, task: str | None, pid: int, cpu: int, ts_ns: int, tmp_
             "sys_enter_execve:   __syscall_nr=59 filename=0x7ffe argv=0x7fff envp=0x8 __filename_val=/x/y=1",
             {"name": "execve", "arg0": 0x7FFE, "arg1": 0x7FFF, "arg2": 8, "arg3": None},
         ),
+        (
+            "sys_mmap(unsigned long addr: 0, unsigned long len: 0x10000, unsigned long prot: 3, unsigned "
+            "long flags: 0x21, unsigned long fd: 0xffffffff, unsigned long off: 0)",
+            {"name": "mmap", "arg0": 0, "arg1": 0x10000, "arg3": 0x21, "arg4": 0xFFFFFFFF, "arg5": 0},
+        ),
+        (
+            'sys_execve(const char * filename: 0x558c "/bin/a, b: 7", const char *const * argv: 0x558d, '
+            "const char *const * envp: 0x558e)",
+            {"name": "execve", "arg0": 0x558C, "arg1": 0x558D, "arg2": 0x558E},
+        ),
+        (
+            "sys_enter_execve: __syscall_nr=0x3b (59) filename=(0xffff8882622d2014) argv=0x5567b76f25c0 "
+            "(93903947507136) envp=0x5567b76fe910 (93903947557136)",
+            {"name": "execve", "arg0": None, "arg1": None, "arg2": None},
+        ),
+        (
+            "sys_enter_munmap: __syscall_nr=0xb (11) addr=0x7f00 (32512) len=0x1000 (4096)",
+            {"name": "munmap", "arg0": 0x7F00, "arg1": 0x1000},
+        ),
         ("sys_fork()", {"name": "fork", "arg0": None, "is_exit": False}),
         ("sys_mmap -> 0x7fd1d628e000", {"name": "mmap", "is_exit": True, "ret": 0x7FD1D628E000}),
         ("sys_execve -> 0xfffffffffffffffe", {"name": "execve", "is_exit": True, "ret": -2}),
@@ -173,6 +192,7 @@ def test_system_calls(line: str, expected: dict[str, Any], tmp_path: Path) -> No
             {"prev_pid": 470, "next_pid": 0},
         ),
         ("tracing_mark_write:  two  spaces ", "ev_marker", {"text": " two  spaces "}),
+        ("tracing_mark_write+0x8a/0x170: two words", "ev_marker", {"text": "two words"}),
         ("print:                tracing_mark_write: a: b=c ", "ev_marker", {"text": "a: b=c "}),
         (
             "ksm_merge_with_ksm_page: ksm pfn 5 rmap_item 0xffff88d828e509c0 mm 0xffff88d82955a300 error -14",
@@ -351,6 +371,13 @@ def test_half_a_line_at_the_end_is_left_out(tmp_path: Path) -> None:
     assert "truncated" in {row["kind"] for row in quality(path)}
     with open_capture(path) as capture:
         assert capture.info.truncated
+
+
+def test_arguments_that_cannot_be_told_apart_are_told(tmp_path: Path) -> None:
+    path = capture_of(tmp_path, HEAD + "sys_mmap(0, 0x2000, 3)", HEAD + "sys_mmap -> 0x7fd1d628e000")
+    assert [row["is_exit"] for row in rows(path, "ev_syscall")] == [True]
+    (told,) = [row for row in quality(path) if row["kind"] == "unread_event"]
+    assert "sys_enter_mmap" in told["effect"]
 
 
 def test_lines_that_are_no_events_are_counted(tmp_path: Path) -> None:

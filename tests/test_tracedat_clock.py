@@ -59,6 +59,17 @@ def test_a_clock_of_cycles_with_its_conversion_is_no_problem(tmp_path: Path) -> 
     assert quality(path) == []
 
 
+@pytest.mark.parametrize(("now", "kinds"), [("34098.846952", []), ("88524921025814", ["no_ns"])])
+def test_statistics_tell_a_clock_that_the_file_does_not(tmp_path: Path, now: str, kinds: list[str]) -> None:
+    """trace-cmd 3.1 extract -B NAME writes the clock of the top buffer for that of the instance."""
+    stats = f"CPU: 0\nentries: 0\noverrun: 0\noldest event ts: 1\nnow ts: {now}\nread events: 1\n\n"
+    options = [(2, b"\n\nBuffer: other\n\n\0"), (2, stats.encode() + b"\0")]
+    buffers = [Buffer({}, clock="mono"), Buffer({0: PAGES[0]}, name="other", clock="mono")]
+    path = tmp_path / "t.dat"
+    path.write_bytes(TraceDat([], buffers, options=options).build())
+    assert [row["kind"] for row in quality(path) if row["kind"] != "unknown_event"] == kinds
+
+
 def test_buffers_with_two_clocks(tmp_path: Path) -> None:
     buffers = [Buffer({0: PAGES[0]}), Buffer({0: PAGES[0]}, name="other", clock="boot")]
     path = tmp_path / "t.dat"
