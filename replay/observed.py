@@ -18,6 +18,7 @@ import polars as pl
 
 from replay.doubts import DURING
 from replay.ksm_bounds import unbounded
+from replay.order import in_order
 from replay.timing import untimed
 from schemas import TABLES
 
@@ -195,16 +196,16 @@ def _following(
     Returns:
         How many, and the place of the last; -1: there is none.
     """
-    tasks = np.unique(pid.to_numpy())
-    if not len(tasks) or ev_obs_next.is_empty():
-        return np.zeros(len(pid), np.int64), np.full(len(pid), -1)
-    task, seq = ev_obs_next["pid"].to_numpy(), ev_obs_next["seq"].to_numpy()
-    span = np.int64(seq[-1] + 2)
-    code = np.minimum(np.searchsorted(tasks, task), len(tasks) - 1)
-    keys = (code * span + seq)[tasks[code] == task]
-    keys.sort()
-    base = np.searchsorted(tasks, pid.to_numpy()) * span
-    left = np.searchsorted(keys, base + np.minimum(begin.to_numpy(), span - 1), side="right")
-    right = np.searchsorted(keys, base + np.minimum(until.to_numpy(), span - 1), side="left")
-    last = np.where(right > left, np.append(keys, 0)[right - 1] - base, -1)
-    return right - left, last
+    of_tasks = in_order(ev_obs_next, "pid")
+    task, place = of_tasks["pid"].to_numpy(), of_tasks["seq"].to_numpy()
+    count, last = np.zeros(len(pid), np.int64), np.full(len(pid), -1)
+    for one in pid.unique():
+        asked = (pid == one).to_numpy()
+        own = place[np.searchsorted(task, one) : np.searchsorted(task, one, side="right")]
+        if not len(own):
+            continue
+        left = np.searchsorted(own, begin.to_numpy()[asked], side="right")
+        right = np.searchsorted(own, until.to_numpy()[asked], side="left")
+        count[asked] = right - left
+        last[asked] = np.where(right > left, own[right - 1], -1)
+    return count, last
