@@ -15,21 +15,17 @@ The same descent, following the difference of the two matrices, finds the k-th a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from replay.order import NEVER, numbered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Int = NDArray[np.int64]
     UInt = NDArray[np.uint64]
-
-NEVER: Final = np.iinfo(np.int64).max
-"""``died`` of what is alive at the end of the capture."""
-
-ALWAYS: Final = -1
-"""``born`` of what was there before the capture began (the first event has place 0)."""
 
 
 class WaveletMatrix:
@@ -38,11 +34,15 @@ class WaveletMatrix:
     def __init__(self, values: Int, bits: int) -> None:
         self.levels: list[tuple[int, NDArray[np.int32], int]] = []
         for bit in range(bits - 1, -1, -1):
-            ones = (values >> bit) & 1 == 1
+            is_zero = values & (1 << bit) == 0
             zeros_before = np.zeros(len(values) + 1, np.int32)
-            np.cumsum(~ones, out=zeros_before[1:])
-            self.levels.append((bit, zeros_before, int(zeros_before[-1])))
-            values = np.concatenate((values[~ones], values[ones]))
+            np.cumsum(is_zero, out=zeros_before[1:])
+            zeros = int(zeros_before[-1])
+            self.levels.append((bit, zeros_before, zeros))
+            parted = np.empty_like(values)
+            np.compress(is_zero, values, out=parted[:zeros])
+            np.compress(~is_zero, values, out=parted[zeros:])
+            values = parted
 
     def count_below(self, left: Int, right: Int, bound: Int) -> Int:
         """Values below ``bound`` at the places ``[left, right)``; one count a question."""
@@ -72,7 +72,8 @@ class AliveIndex:
     """
 
     def __init__(self, group: Int, value: UInt, born: Int, died: Int, groups: int) -> None:
-        self.values, code = np.unique(value, return_inverse=True)
+        first, code = numbered(value)
+        self.values = value[first]
         self.life = np.lexsort((died, born, code, group))
         """The lives by (group, value, born): a *rank* is a place in this column."""
         rank = np.empty(len(value), np.int64)

@@ -18,6 +18,7 @@ from replay.call_sites import sites
 from replay.call_text import call_text
 from replay.covers import NONE, Covers
 from replay.lifetimes import AFTER, PAGE_SHIFT, of_versions
+from replay.order import numbered
 from replay.origins import origins
 from replay.spaces import mm_of
 
@@ -213,13 +214,12 @@ class _Lineages:
         self.shift: Int = start - trees.first.astype(np.int64)
         tree = own["tree"].to_numpy()
         some = np.flatnonzero(np.isin(tree, tree[lives]))
-        keys = np.stack((self.space[some], self.shift[some]), axis=1)
-        names, code = np.unique(keys, axis=0, return_inverse=True)
+        first, code = numbered(self.space[some], self.shift[some])
         self.group = np.full(len(tree), NONE)
-        self.group[some] = code.reshape(-1)
-        self.shifts = names[:, 1]
-        self.of_space = np.searchsorted(names[:, 0], np.arange(len(trees.spaces) + 1))
-        self.lowest, self.highest = np.full(len(names), 1 << 62), np.zeros(len(names), np.int64)
+        self.group[some] = code
+        self.shifts = self.shift[some][first]
+        self.of_space = np.searchsorted(self.space[some][first], np.arange(len(trees.spaces) + 1))
+        self.lowest, self.highest = np.full(len(first), 1 << 62), np.zeros(len(first), np.int64)
         np.minimum.at(self.lowest, self.group[some], start[some])
         np.maximum.at(self.highest, self.group[some], end[some])
         born, died = own["born"].to_numpy(), own["died"].to_numpy()

@@ -43,9 +43,10 @@ class Covers:
         self.levels: list[tuple[Int, Int]] = []
         for level in range(max(len(group), 1).bit_length()):
             block = number >> level
-            order = np.argsort(block * self.widths[0] + start_code, kind="stable")
+            keys = block * self.widths[0] + start_code
+            order = np.argsort(keys, kind="stable")
             farthest = np.maximum.accumulate((block * self.widths[1] + end_code)[order])
-            self.levels.append(((block * self.widths[0] + start_code)[order], farthest))
+            self.levels.append((keys[order], farthest))
 
     def last(self, group: Int, until: Int, start: Int, end: Int) -> Int:
         """The last member of ``group`` up to time ``until`` that covers ``start`` to ``end``, both inclusive.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from replay.alive import ALWAYS, NEVER
+from replay.order import ALWAYS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from replay.alive import ALWAYS, NEVER, AliveIndex
+from replay.alive import AliveIndex
+from replay.order import ALWAYS, NEVER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from replay.alive import NEVER
+from replay.order import NEVER
 
 if TYPE_CHECKING:
     import polars as pl

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-
-from replay.alive import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +14,13 @@ if TYPE_CHECKING:
 
     Int: TypeAlias = NDArray[np.int64]
     Flags: TypeAlias = NDArray[np.bool_]
+
+
+NEVER: Final = np.iinfo(np.int64).max
+"""``died`` of what is alive at the end of the capture."""
+
+ALWAYS: Final = -1
+"""``born`` of what was there before the capture began (the first event has place 0)."""
 
 
 def ordering(*keys: NDArray[Any]) -> Int:
@@ -66,6 +71,23 @@ def _digits(key: NDArray[Any]) -> Iterator[NDArray[np.uint16]]:
     low = (used & -used).bit_length() - 1  # pointers end in zeros
     for shift in range(low, used.bit_length(), 16):
         yield (above >> np.uint64(shift)).astype(np.uint16)
+
+
+def numbered(*keys: NDArray[Any]) -> tuple[Int, Int]:
+    """Rows that are equal by some integers have one number, in order of these, from 0.
+
+    Returns:
+        A row of each number; the number of each row. As numpy.unique of the rows, in less time.
+    """
+    order = ordering(*keys)
+    begins = np.zeros(len(order), np.bool_)
+    begins[:1] = True
+    for key in keys:
+        values = key[order]
+        begins[1:] |= values[1:] != values[:-1]
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(begins) - 1
+    return order[begins], number
 
 
 def in_order(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:

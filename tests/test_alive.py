@@ -7,7 +7,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.alive import ALWAYS, NEVER, AliveIndex, WaveletMatrix
+from replay.alive import AliveIndex, WaveletMatrix
+from replay.order import ALWAYS, NEVER
 from replay.trees import Trees
 
 SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.order import disjoint, in_order, last_to_die, ordering
+from replay.order import disjoint, in_order, last_to_die, numbered, ordering
 
 LONG = np.iinfo(np.int64)
 POINTER = (1 << 64) - 1
@@ -73,3 +73,12 @@ def test_last_to_die_is_the_latest_of_its_group_so_far(lives: list[tuple[int, in
     ]
     columns = (np.array([life[n] for life in lives], dtype=np.int64) for n in range(2))
     assert last_to_die(*columns).tolist() == expected
+
+
+@given(keys())
+def test_numbers_equal_those_of_unique_rows(columns: list[np.ndarray]) -> None:
+    first, number = numbered(*columns)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    distinct = sorted(set(rows))
+    assert [rows[place] for place in first] == distinct
+    assert [distinct[each] for each in number] == rows

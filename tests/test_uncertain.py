@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay import oracle_losses
-from replay.alive import NEVER
 from replay.exact import Exact, replay_exact
 from replay.gaps import Gaps
 from replay.losses import settle
 from replay.options import AnalyzeOptions
+from replay.order import NEVER
 from replay.pipeline import analyze
 from reports.facts import gather
 from reports.markdown import render_markdown
