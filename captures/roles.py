@@ -212,6 +212,11 @@ ROLES: Final = (
     Role("ev_switch", _same("prev_pid", "next_pid"), tracepoints=("sched:sched_switch",)),
     Role("ev_exit_mmap", _same("mm"), tracepoints=("mmap:exit_mmap",)),
     Role(
+        "ev_mmap_lock",
+        {"mm": From(("mm",)), "is_write": From(("write",))},
+        tracepoints=("mmap_lock:mmap_lock_acquire_returned",),
+    ),
+    Role(
         "ev_stack",
         {"frames": From(("caller",), "frames")},
         tracepoints=("ftrace:user_stack", "perf:user_stack"),

@@ -69,6 +69,7 @@ TEMPLATES: Final = {
     "migrate:remove_migration_pte": _PTE,
     "migrate:set_migration_pte": _PTE,
     "mmap:exit_mmap": "mm={mm:ptr}",
+    "mmap_lock:mmap_lock_acquire_returned": "mm={mm:ptr} {:skip}write={write:false|true} success=",
     "sched:sched_process_exec": "filename={filename:text} pid={pid:dec} old_pid={old_pid:dec}",
     "sched:sched_process_exit": "comm={comm:text} pid={pid:dec} prio={prio:dec}",
     "sched:sched_process_fork": "{:skip}child_comm={child_comm:text} child_pid={child_pid:dec}",

@@ -1,9 +1,19 @@
-"""Whose the address spaces are that KSM's events name by pointer (see ``ksm_stock``)."""
+"""Whose the address spaces are that KSM's events name by pointer (see ``ksm_stock``).
+
+An event inside a system call is one of its task, but need not be about the task's own address space: a
+pointer is joined only where the kernel can mean no other. ``mmap_lock`` events for reading are about others
+too: a task that reclaims memory looks at what they have used. For writing, the calls of ``_CHANGES`` take the
+lock of the task's own address space only. fork takes the child's too; ksmd, khugepaged and readers of /proc
+files are in none of them.
+
+Kernel: mm/mmap.c, mm/madvise.c, mm/mprotect.c, mm/mremap.c, mm/mlock.c; kernel/fork.c dup_mmap(); mm/vmscan.c
+walk_mm().
+"""
 
 from __future__ import annotations
 
 from errno import EINVAL
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -19,10 +29,16 @@ if TYPE_CHECKING:
 _FORKS: Final = ("clone", "clone3", "fork", "vfork")
 _EXECS: Final = ("execve", "execveat")
 _OWN: Final = ("madvise", "prctl")
+_SIDES: Final[tuple[Literal["backward", "forward"], ...]] = ("backward", "forward")
+_CHANGES: Final = (
+    *("mmap", "munmap", "mprotect", "pkey_mprotect", "madvise", "mremap", "brk", "mseal"),
+    *("mlock", "mlock2", "munlock", "mlockall", "munlockall"),
+)
+"""Calls that take the lock of their task's address space for writing, and no other's."""
 
 
 def address_spaces(
-    items: pl.DataFrame, events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame
+    items: pl.DataFrame, events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame, lives: pl.DataFrame
 ) -> pl.Series:
     """The modelled address space of each rmap_item; null: no event that carries its mm tells whose it is.
 
@@ -30,6 +46,7 @@ def address_spaces(
         items: ``nodes``.
         events: The ``ev_*`` tables.
         spaces: ``modelled_spaces``.
+        lives: Lives of modelled intervals.
     """
     rows = (
         items.select("mm", "born")
@@ -51,7 +68,46 @@ def address_spaces(
         pid=pl.coalesce("task", "last_task"),
         seq=pl.when(entered).then(pl.max_horizontal("born", "at")).otherwise("ended"),
     )
-    return mm_of(told, spaces).sort("row")["mm"]
+    entered_or_left = mm_of(told, spaces).select("row", "mm")
+    locked = _locked(items, events, spaces, lives)
+    return (
+        entered_or_left.join(locked, on="row", how="left")
+        .sort("row")
+        .select(pl.coalesce("mm", "locked").alias("mm"))["mm"]
+    )
+
+
+def _locked(
+    items: pl.DataFrame, events: Mapping[str, pl.DataFrame], spaces: pl.DataFrame, lives: pl.DataFrame
+) -> pl.DataFrame:
+    """The address space (``locked``) of each rmap_item (``row``) by who took its lock, where that tells it.
+
+    A pointer is used again once its address space is gone: what took the lock last before the merge, or first
+    after it, tells only if its address space was there all the time from one to the other.
+    """
+    taken = (
+        events["ev_mmap_lock"]
+        .filter("is_write")
+        .select("pid", "seq", pointer="mm")
+        .sort("seq")
+        .join_asof(_calls(events), on="seq", by="pid", check_sortedness=False)
+        .filter(pl.col("call").is_in(_CHANGES))
+    )
+    there = lives.group_by("mm").agg(since=pl.col("born").min(), until=pl.col("died").max())
+    taken = mm_of(taken, spaces).drop_nulls("mm").join(there, on="mm").sort("seq")
+    asked = items.select("born", pointer="mm").with_row_index("row").sort("born")
+    columns = taken.select("pointer", "seq", "since", "until", locked="mm")
+    before, after = (
+        asked.join_asof(
+            columns, left_on="born", right_on="seq", by="pointer", strategy=strategy, check_sortedness=False
+        )
+        for strategy in _SIDES
+    )
+    before, after = (
+        before.filter(pl.col("until") > pl.col("born")),
+        after.filter(pl.col("since") <= pl.col("born")),
+    )
+    return pl.concat([before, after]).select("row", "locked").unique("row", keep="first", maintain_order=True)
 
 
 def followed(

@@ -14,7 +14,8 @@ frame of each entry that a migration's two walks changed, but neither rmap_item 
    the walk is not replayed; for what can be said of it see ``ksm_undetermined``.
 3. *Address spaces.* ``ksm_enter`` comes inside the task's own madvise() or prctl(), inside its execve(), or
    inside the fork that makes the child whose mm it is. Else ``exit_mmap`` tells, where its task ends or
-   executes another program: only then is the mm its own.
+   executes another program: only then is the mm its own. Else, where a capture has them, ``mmap_lock`` events
+   of a task that changes its own address space.
 
 Where the folio was moved, nothing mapped it any more, so the first walk ended at its last hit; else the walk
 has bounds. A walk that changed no entry, of reclaim, of aging or of DAMON is not in such a capture. Swap
@@ -96,7 +97,7 @@ def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies
     forks = parents(mm_lives(lives), spaces)
     moves = migrations(events["ev_migration_pte"])
     items, moves = nodes(events, moves)
-    items = items.with_columns(number=address_spaces(items, events, spaces))
+    items = items.with_columns(number=address_spaces(items, events, spaces, lives))
     known, walked = determined(items, moves, events["ev_migration_pte"], forks)
     versions = model.versions.with_columns(
         born=pl.col("born_seq").fill_null(BEFORE), died=pl.col("died_seq").fill_null(AFTER)

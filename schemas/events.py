@@ -122,6 +122,13 @@ EV_EXIT_MMAP: Final = event_table(
     pointer("mm", "The struct mm_struct.", "mmap:exit_mmap"),
 )
 
+EV_MMAP_LOCK: Final = event_table(
+    "ev_mmap_lock",
+    "The lock of an address space taken, or tried: by a task of its own, or another that looks at it.",
+    pointer("mm", "The struct mm_struct.", "mmap_lock:mmap_lock_acquire_returned"),
+    flag("is_write", "For writing; else for reading.", "mmap_lock:mmap_lock_acquire_returned"),
+)
+
 EV_MARKER: Final = event_table(
     "ev_marker",
     "A text that user space wrote into the trace (trace_marker).",
@@ -160,4 +167,15 @@ EV_SWITCH: Final = event_table(
     int32("next_pid", "Thread id of the task that runs next; 0: the idle task.", "sched:sched_switch"),
 )
 
-TABLES: Final = (EV_AVC, EV_FAULT, EV_SYSCALL, EV_TASK, EV_EXIT_MMAP, EV_MARKER, EV_STACK, EV_LOCK, EV_SWITCH)
+TABLES: Final = (
+    EV_AVC,
+    EV_FAULT,
+    EV_SYSCALL,
+    EV_TASK,
+    EV_EXIT_MMAP,
+    EV_MMAP_LOCK,
+    EV_MARKER,
+    EV_STACK,
+    EV_LOCK,
+    EV_SWITCH,
+)

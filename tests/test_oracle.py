@@ -186,6 +186,7 @@ def test_the_small_mm_does_everything() -> None:
         "ev_switch",
         "ev_ksm_enter",
         "ev_ksm_removed",
+        "ev_mmap_lock",
     }
     assert min(seen[name] for name in expected) >= 20, dict(seen)
 

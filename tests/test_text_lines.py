@@ -210,6 +210,16 @@ def test_system_calls(line: str, expected: dict[str, Any], tmp_path: Path) -> No
             {"mm": 0xFFFF88D82955A300},
         ),
         (
+            "mmap_lock_acquire_returned: mm=0xff3b4ef982dcdd80 memcg_path=/ write=false success=true",
+            "ev_mmap_lock",
+            {"mm": 0xFF3B4EF982DCDD80, "is_write": False},
+        ),
+        (
+            "mmap_lock_acquire_returned: mm=0xff3b4ef982dcdd80 memcg_id=7 write=true success=true",
+            "ev_mmap_lock",
+            {"mm": 0xFF3B4EF982DCDD80, "is_write": True},
+        ),
+        (
             INSERT,
             "ev_avc",
             {"avc": 0xFFFF88D827E82C00, "vm_end": 0x558CAE772000, "mm": None, "is_insert": True},
