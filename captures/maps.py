@@ -1,10 +1,10 @@
 """Text of /proc/PID/maps and smaps -> table ``proc_map``: which VMAs processes had at some instant.
 
 From files, folders and tar archives; from markers ``maps PID LINE`` that ``replay record`` writes into the
-trace; from the mmap records that perf writes for what it finds when it begins. Comment lines
-``# KEY=VALUE ...`` may tell ``pid`` and the times of CLOCK_MONOTONIC, in ns, before and after the text was
-read (``mono_ns_start``, ``mono_ns_end``); a file without ``pid`` has it in its name: ``PID.maps``,
-``maps-PID``, ``PID/smaps``.
+trace; from the mmap records of perf, which tell what it found when it began, and what the kernel maps from
+then on (all of that with ``perf record -d``, else what is executable). Comment lines ``# KEY=VALUE ...`` may
+tell ``pid`` and the times of CLOCK_MONOTONIC, in ns, before and after the text was read (``mono_ns_start``,
+``mono_ns_end``); a file without ``pid`` has it in its name: ``PID.maps``, ``maps-PID``, ``PID/smaps``.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def recorder_maps(text: str) -> pa.Table:
                     "pid": pid,
                     "place": -1,
                     "is_whole": False,
+                    "is_record": False,
                     "vm_start": start,
                     "vm_end": end,
                     "file": None if words[2] in ("[heap]", "[stack]") else words[2],
@@ -155,31 +156,35 @@ def marker_maps(ev_marker: pa.Table) -> pa.Table:
         end_ns=pl.col("ts_ns").max().over("snapshot"),
         place=pl.col("seq").max().over("snapshot"),
         is_whole=pl.lit(True),
+        is_record=pl.lit(False),
     )
     return _table(lines)
 
 
 def perf_maps(mmap2: pa.Table) -> pa.Table:
-    """Table ``proc_map`` of what perf found when it began: its mmap2 records with time 0.
+    """Table ``proc_map`` of perf's mmap2 records; those with time 0 tell what it found when it began.
 
     Without ``perf record -d`` these are the executable mappings only, so what is not among them is not known.
+    The kernel's own records tell vm_pgoff of anonymous memory too; what perf found has 0 there.
     """
-    found = pl.DataFrame(pl.from_arrow(mmap2)).filter(pl.col("ts_ns") == 0)
-    name = pl.col("filename")
-    anonymous = (pl.col("ino") == 0) & ~name.str.starts_with("/")
+    found = pl.DataFrame(pl.from_arrow(mmap2)).with_row_index("row")
+    name, is_record = pl.col("filename"), pl.col("ts_ns") != 0
+    has_file = (pl.col("ino") != 0) | (name.str.contains(r"^(/|\[v)") & (name != "//anon"))
+    ts_ns = pl.when(is_record).then("ts_ns")
     lines = found.select(
-        snapshot=pl.col("tgid").cast(pl.Int64),
-        pid=pl.col("tgid").cast(pl.Int32),
-        begin_ns=pl.lit(None, pl.Int64),
-        end_ns=pl.lit(None, pl.Int64),
-        place=pl.lit(-1, pl.Int64),
+        snapshot=pl.when(is_record).then((1 << 31) + pl.col("row").cast(pl.Int64)).otherwise("tgid"),
+        pid=pl.when(is_record).then("pid").otherwise(pl.col("tgid").cast(pl.Int32)),
+        begin_ns=ts_ns,
+        end_ns=ts_ns,
+        place=pl.when(is_record).then("seq").otherwise(-1),
         is_whole=pl.lit(False),
+        is_record=is_record,
         vm_start="addr",
         vm_end=pl.col("addr") + pl.col("len"),
         prot=(pl.col("prot") & 7).cast(pl.Int32),
         is_shared=(pl.col("flags") & 1) != 0,
-        pgoff=pl.when(~anonymous).then(pl.col("pgoff") // 4096),
-        file=pl.when(~anonymous).then(pl.format("{}:{}:{} {}", "maj", "min", "ino", name)),
+        pgoff=pl.when(has_file | is_record).then(pl.col("pgoff") // 4096),
+        file=pl.when(has_file).then(pl.format("{}:{}:{} {}", "maj", "min", "ino", name)),
         name=pl.when(name.str.starts_with("[")).then(name),
         vm_flags=pl.lit(None, pl.UInt64),
         is_faulted=pl.lit(None, pl.Boolean),
@@ -243,6 +248,7 @@ def _snapshot(number: int, name: str, text: str) -> pl.DataFrame:
         end_ns=pl.lit(told.get("mono_ns_end", begin), pl.Int64),
         place=pl.lit(None if begin is not None else -1, pl.Int64),
         is_whole=pl.lit(True),
+        is_record=pl.lit(False),
         vm_flags=pl.Series([_bits(each) for each in beside["flags"]], dtype=pl.UInt64),
         is_faulted=pl.Series([True if each else None for each in beside["kilobytes"]], dtype=pl.Boolean),
     ).select(TABLES["proc_map"].arrow.names)

@@ -119,7 +119,8 @@ def rebuild(
     told = gaps is None and events["ev_walk"].is_empty() and not events["ev_merge"].is_empty()
     if evidence == "modelled" and told:
         events = {name: _stock(name, frame) for name, frame in events.items()}
-        modelled = reconstruct({**events, "proc_map": maps}, rules)
+        place = pl.when(pl.col("place") >= 0).then(pl.col("place") * APART).otherwise("place")
+        modelled = reconstruct({**events, "proc_map": maps.with_columns(place)}, rules)
         stock = replay_stock(events, modelled, options.strategies)
         events["ev_avc"] = stock.ev_avc
         return Rebuilt(events, stock.state, refusals=modelled.refusals, stock=stock, doubts=modelled.doubts)

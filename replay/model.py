@@ -25,6 +25,8 @@ from replay.model_state import (
     HUGE_PAGE_READ_FAULT,
     MAPS_DIFFER,
     MREMAP_OF_UNKNOWN,
+    STACK_LIMIT_UNKNOWN,
+    STACK_UNKNOWN,
     TARGET_NOT_FREE,
     TOLD_MERGES,
     TOO_MANY_VMAS,
@@ -66,7 +68,9 @@ class Modelled:
             what it does not tell), ``too_many_vmas`` (a call failed as there were too many VMAs; at which
             one is not sure), ``fixed_mmap_failed`` (mmap() with MAP_FIXED failed over what is mapped; whether
             before or after it split or unmapped that, nothing tells), ``fault_of_unknown`` (writes where the
-            model has no VMA, such as what exec mapped and no snapshot told), ``huge_page_read_fault`` (reads
+            model has no VMA, such as what exec mapped and nothing told), ``stack_unknown`` (execs of which
+            nothing tells where their stack is), ``stack_limit_unknown`` (faults below a stack, more than the
+            usual RLIMIT_STACK from its end; the model does not let it grow), ``huge_page_read_fault`` (reads
             that give a VMA its anon_vma if huge pages are enabled; the model takes them for not enabled),
             ``calls_not_followed`` (calls of ``NOT_FOLLOWED`` that did what they were asked for),
             ``calls_cut`` (entries of calls without their return, and the other way round).
@@ -102,6 +106,8 @@ def reconstruct(
         "fixed_mmap_failed": int(state.count[FIXED_MMAP_FAILED]),
         "fault_of_unknown": int(state.count[FAULT_OF_UNKNOWN]),
         "huge_page_read_fault": int(state.count[HUGE_PAGE_READ_FAULT]),
+        "stack_limit_unknown": int(state.count[STACK_LIMIT_UNKNOWN]),
+        "stack_unknown": int(state.count[STACK_UNKNOWN]),
         "calls_not_followed": events["ev_syscall"]
         .filter("is_exit", pl.col("name").is_in(NOT_FOLLOWED), pl.col("ret") >= 0)
         .height,

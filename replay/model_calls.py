@@ -17,6 +17,8 @@ from replay.model_rules import (
     MADV_KEEPONFORK,
     MADV_MERGEABLE,
     MADV_WIPEONFORK,
+    STACK_GUARD_GAP,
+    STACK_LIMIT,
     TOLD_FAULTED,
     TOLD_SHIFT,
     TOO_MANY,
@@ -45,6 +47,8 @@ from replay.model_state import (
     HUGE_PAGE_READ_FAULT,
     MAPS_DIFFER,
     MERGEABLE_FIRST,
+    STACK_LIMIT_UNKNOWN,
+    STACK_UNKNOWN,
     TOO_MANY_VMAS,
     State,
 )
@@ -61,25 +65,47 @@ from replay.model_vma import (
 
 
 def fault(s: State, mm: int, page: int, is_write: int) -> None:
-    """A fault: the first write in a private VMA gives it an anon_vma; a read may, with huge pages."""
+    """A fault: the first write in a private VMA gives it an anon_vma; a read may, with huge pages.
+
+    Either makes a stack grow that lies above.
+    """
     vma = find_vma(s, mm, page)
-    if not is_write:
-        if vma >= 0 and s.vma[vma].start <= page and may_try_huge_page(s, vma, page):
-            s.count[HUGE_PAGE_READ_FAULT] += 1
-        return
-    if vma < 0:
-        s.count[FAULT_OF_UNKNOWN] += 1
-        return
-    if page < s.vma[vma].start:
-        if s.vma[vma].flags & VM_GROWSDOWN == 0:
-            s.count[FAULT_OF_UNKNOWN] += 1
-        else:
-            anon_vma_prepare(s, vma)
-            pre_update(s, vma)
-            set_start(s, vma, page)
-            post_update(s, vma)
+    if vma >= 0 and page < s.vma[vma].start and s.vma[vma].flags & VM_GROWSDOWN:
+        if not in_guard_gap(s, vma, page):
+            expand_downwards(s, vma, page)
+    elif vma < 0 or page < s.vma[vma].start:
+        s.count[FAULT_OF_UNKNOWN] += is_write
+    elif not is_write:
+        s.count[HUGE_PAGE_READ_FAULT] += int(may_try_huge_page(s, vma, page))
     elif s.vma[vma].flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
         anon_vma_prepare(s, vma)
+
+
+def in_guard_gap(s: State, vma: int, page: int) -> bool:
+    """Whether a stack may not grow down to a page: too near to what is mapped below (stack_guard_gap)."""
+    below = s.vma[vma].prev
+    return bool(
+        below >= 0
+        and s.vma[below].flags & VM_GROWSDOWN == 0
+        and s.vma[below].flags & VM_ACCESS_FLAGS
+        and page - s.vma[below].end < STACK_GUARD_GAP
+    )
+
+
+def expand_downwards(s: State, vma: int, page: int) -> None:
+    """The stack has an anon_vma before it is known whether it may grow."""
+    anon_vma_prepare(s, vma)
+    if s.vma[vma].end - page > STACK_LIMIT:
+        s.count[STACK_LIMIT_UNKNOWN] += 1
+    elif s.vma[vma].start - page <= s.vma[vma].pgoff:
+        set_stack_start(s, vma, page)
+
+
+def set_stack_start(s: State, vma: int, page: int) -> None:
+    """A stack grows."""
+    pre_update(s, vma)
+    set_start(s, vma, page)
+    post_update(s, vma)
 
 
 def may_try_huge_page(s: State, vma: int, page: int) -> bool:
@@ -321,11 +347,23 @@ def failed_munmap(s: State, mm: int, start: int) -> None:
 
 
 def tell(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
-    """A snapshot of the maps: this VMA is there. What the model has instead goes."""
+    """A snapshot of the maps, or a record: this VMA is there. What the model has instead goes."""
     told = flags >> TOLD_SHIFT
     flags &= (1 << TOLD_SHIFT) - 1
+    if flags & VM_GROWSDOWN and s.space[mm].stack_unknown:
+        s.space[mm].stack_unknown = 0
+        s.count[STACK_UNKNOWN] -= 1
     vma = find_vma(s, mm, start)
     if vma >= 0 and s.vma[vma].start < end:
+        grown = s.vma[vma].start - start
+        if (
+            s.vma[vma].flags & flags & VM_GROWSDOWN
+            and s.vma[vma].end == end
+            and 0 < grown <= s.vma[vma].pgoff
+        ):
+            anon_vma_prepare(s, vma)
+            set_stack_start(s, vma, start)
+            return
         if (
             s.vma[vma].start == start
             and s.vma[vma].end == end
@@ -334,7 +372,7 @@ def tell(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: 
             return
         s.count[MAPS_DIFFER] += 1
         munmap(s, mm, start, end)
-    new = new_vma(s, mm, start, end, flags, file, pgoff, start, 0)
+    new = new_vma(s, mm, start, end, flags, file, pgoff, pgoff if file == 0 else start, 0)
     s.vma[new].told = told & ~TOLD_FAULTED
     vma_link(s, new)
     if told & TOLD_FAULTED:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from replay.call_arguments import ARGUMENTS
+from replay.model_rules import PF_WRITE
 from replay.order import ordering
 
 if TYPE_CHECKING:
@@ -66,22 +67,47 @@ def events_before(pids: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def own_faults(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """The faults of ``ev_fault`` in the address space that their task is known to be in.
+    """The faults of ``ev_fault`` in the address space that their task is known to be in."""
+    return faults_apart(events)[0]
 
-    Between the entry of execve() and the exec, the kernel writes to the new program's stack and data: these
-    faults are left out.
+
+def faults_apart(events: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The faults of ``ev_fault`` in the address space that their task is known to be in; those of execve().
+
+    Between the entry of execve() and the exec, the kernel writes to the new program's data: the second table
+    has these writes, at the place and time of the exec.
     """
     execs = events["ev_task"].filter(pl.col("kind") == "exec")
-    old = pl.coalesce("old_pid", "pid").alias("pid")
-    rows = [
-        events["ev_syscall"].select("pid", "seq", starts=pl.col("name").is_in(EXECS) & ~pl.col("is_exit")),
-        *(execs.select(who, "seq", starts=pl.lit(False)) for who in (pl.col("pid"), old)),
-    ]
-    before = pl.concat(rows).sort("seq")
-    return (
+    threads = execs.filter(pl.col("old_pid") != pl.col("pid")).select("seq", "ts_ns", pid="old_pid")
+    made = pl.concat(
+        [
+            execs.select("pid", "seq", "ts_ns", is_exec=True),
+            threads.select("pid", "seq", "ts_ns", is_exec=False),  # its address space goes on as another's
+        ]
+    )
+    calls = events["ev_syscall"].select(
+        "pid", "seq", "ts_ns", is_exec=False, starts=pl.col("name").is_in(EXECS) & ~pl.col("is_exit")
+    )
+    steps = pl.concat([calls, made.with_columns(starts=pl.lit(False))]).sort("seq")
+    before = (
         events["ev_fault"]
         .sort("seq")
-        .join_asof(before, on="seq", by="pid", check_sortedness=False)
-        .filter(~pl.col("starts").fill_null(False))
-        .drop("starts")
+        .join_asof(steps.select("pid", "seq", "starts"), on="seq", by="pid", check_sortedness=False)
     )
+    inside = pl.col("starts").fill_null(False)
+    ended = (
+        before.filter(inside & (pl.col("error_code") & PF_WRITE != 0))
+        .join_asof(
+            steps.select("pid", "is_exec", end="seq", end_ts_ns="ts_ns"),
+            left_on="seq",
+            right_on="end",
+            by="pid",
+            strategy="forward",
+            check_sortedness=False,
+            coalesce=False,
+        )
+        .filter("is_exec")
+        .with_columns(seq="end", ts_ns="end_ts_ns")
+    )
+    own = before.filter(~inside).drop("starts")
+    return own, ended.select(own.columns)

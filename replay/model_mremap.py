@@ -124,7 +124,7 @@ def remap_move(s: State, mm: int, addr: int, pages: int, new_addr: int, flags: i
     """Each VMA of the range by itself, gaps kept."""
     at, end = addr, addr + pages
     vma = find_vma(s, mm, at)
-    while vma >= 0 and s.vma[vma].start < end:
+    while vma >= 0 and s.vma[vma].start < end and at < end:
         start, last = max(at, s.vma[vma].start), min(end, s.vma[vma].end)
         mremap_to(s, mm, start, last - start, last - start, new_addr + start - addr, flags)
         at = last

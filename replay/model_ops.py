@@ -36,7 +36,7 @@ import polars as pl
 
 from replay import model_rules as k
 from replay.call_arguments import ARGUMENTS
-from replay.model_events import finished_calls, own_faults
+from replay.model_events import faults_apart, finished_calls
 from replay.model_told import told_maps
 
 if TYPE_CHECKING:
@@ -122,14 +122,16 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
     whole_calls = len(done.filter(pl.col("name").is_in(list(_CALLS))))
     births, doubts = _births(events)
     doubts["calls_cut"] = len(calls) - 2 * whole_calls
-    frames = [*births, *_tasks(events["ev_task"]), _faults(own_faults(events))]
+    own, in_exec = faults_apart(events)
+    frames = [*births, *_tasks(events["ev_task"]), _faults(own)]
     for name in done["name"].unique():
         if (make := _CALLS.get(name)) is not None:
             frames += make(done.filter(pl.col("name") == name), rules)
     if "proc_map" in events and len(events["proc_map"]):
-        told, torn = told_maps(events)
+        told, torn = told_maps(events, list(_CALLS))
         doubts["maps_torn"] = torn
-        frames = [*told, *frames]
+        frames += told
+    frames.append(_faults(in_exec))
     whole = pl.concat(frames)
     far = pl.any_horizontal(
         pl.col(name).is_between(-MAX_PAGE, MAX_PAGE).not_() for name in ("a", "b")

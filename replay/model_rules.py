@@ -56,8 +56,10 @@ MAX_FD: Final = (1 << 30) - 1
 """File descriptors have fewer bits: a process may have at most 2^30 files (fs/file.c)."""
 PAGE_SHIFT: Final = 12
 PAGE_BYTES: Final = 1 << PAGE_SHIFT
-HUGE_PAGES: Final = 512
-"""Pages of a PMD (HPAGE_PMD_NR on x86-64)."""
+STACK_GUARD_GAP: Final = 256
+"""Pages between a stack and what is mapped below it (stack_guard_gap, unless the command line sets it)."""
+STACK_LIMIT: Final = 2048
+"""Pages that a stack has at most unless RLIMIT_STACK was changed (_STK_LIM, 8 MiB)."""
 
 # include/linux/mm.h
 VM_READ: Final = 0x1

@@ -14,6 +14,7 @@ from replay.model_state import (
     LIVES,
     OP,
     SPACE_SLOTS,
+    STACK_UNKNOWN,
     TOUCHED,
     VERSIONS,
     VERSIONS_ENDED,
@@ -38,6 +39,7 @@ def new_space(s: State) -> int:
     s.space[mm].merge_any = 0
     s.space[mm].first = -1
     s.space[mm].vmas = 0
+    s.space[mm].stack_unknown = 0
     return int(mm)
 
 
@@ -99,7 +101,7 @@ def fork(s: State, task: int, child_task: int) -> None:
 
 
 def execve(s: State, task: int, old_task: int) -> None:
-    """exec_mmap(): a new address space, which nobody tells of.
+    """exec_mmap(): a new address space; what is mapped there, records may tell.
 
     ``old_task``: a thread that takes the place of its leader (de_thread()).
     """
@@ -111,6 +113,8 @@ def execve(s: State, task: int, old_task: int) -> None:
         mmput(s, s.task[task].space)
     new = new_space(s)
     s.space[new].merge_any = merge_any
+    s.space[new].stack_unknown = 1
+    s.count[STACK_UNKNOWN] += 1
     s.task[task].space = new
 
 

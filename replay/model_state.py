@@ -69,8 +69,10 @@ NO_KEY: Final = (1 << 63) - 1
     FIXED_MMAP_FAILED,
     FAULT_OF_UNKNOWN,
     HUGE_PAGE_READ_FAULT,
+    STACK_LIMIT_UNKNOWN,
+    STACK_UNKNOWN,
     NEEDED,
-) = range(38)
+) = range(40)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)
@@ -86,7 +88,8 @@ class State(NamedTuple):
             ``told``: what is not known of it (``TOLD_PGOFF`` and others).
         avc: anon_vma_chains by slot; ``life``: its row of ``life`` while it is on the tree.
         anon_vma: anon_vmas by number; ``linked``: intervals on its tree.
-        space: Address spaces by slot; ``vmas``: how many it has; ``depth``: forks above it.
+        space: Address spaces by slot; ``vmas``: how many it has; ``depth``: forks above it;
+            ``stack_unknown``: 1 after an exec, until something tells where its stack is.
         first: First keys of the blocks of the map from (space, start) to VMA, in order.
         order: The blocks that they are of.
         block: Blocks by number.
@@ -134,7 +137,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "avc": ("next", "prev", "vma", "anon_vma", "life", "number"),
     "anon_vma": ("parent", "children", "active", "linked"),
-    "space": ("brk", "def_flags", "number", "users", "merge_any", "first", "vmas", "depth"),
+    "space": (
+        *("brk", "def_flags", "number", "users", "merge_any", "first", "vmas", "depth"),
+        "stack_unknown",
+    ),
     "first": ("key",),
     "order": ("block",),
     "block": ("length",),
@@ -178,7 +184,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
 WIDE: Final = frozenset(("start", "end", "flags", "pgoff", "anon_pgoff", "brk", "def_flags", "key"))
 """Fields of 64 bits, in an array; numbers and slots have 32."""
 
-BYTES: Final = {"vma": 128, "queue": 64, "life": 64, "version": 64, "space": 40}
+BYTES: Final = {"vma": 128, "queue": 64, "life": 64, "version": 64, "space": 48}
 """Size of a record that is not the sum of its fields."""
 
 

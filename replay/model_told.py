@@ -1,4 +1,4 @@
-"""Snapshots of process maps -> operations that tell the model which VMAs there are.
+"""Snapshots of process maps, and the kernel's records -> operations that tell the model which VMAs there are.
 
 A snapshot is taken behind the last event that happened before it was read. What it does not tell stays
 unknown: page offsets of anonymous memory (it may have been moved), of private file mappings the anonymous
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay import model_rules as k
+from replay.model_recorded import recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 TELL, TELL_GAP = 21, 22
 """``OP_TELL`` and ``OP_TELL_GAP`` of ``model_ops``, which imports this module."""
@@ -25,22 +26,30 @@ _EVENTS: Final = ("ev_syscall", "ev_task", "ev_fault", "ev_marker")
 _TOP_PAGE: Final = (1 << 44) - 1
 
 
-def told_maps(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], int]:
-    """Operations of all snapshots in ``proc_map``, gaps before VMAs, by address.
+def told_maps(
+    events: Mapping[str, pl.DataFrame], followed: Collection[str]
+) -> tuple[list[pl.DataFrame], int]:
+    """Operations of all snapshots in ``proc_map``, gaps before VMAs, by address; and of the records.
+
+    Args:
+        events: The event tables and ``proc_map``.
+        followed: System calls that the model follows.
 
     Returns:
         The operations, with the columns of ``model_ops.operations``; how many snapshots are left out because
         the process was in a system call, or made one, while it was read.
     """
-    lines = (
+    every = (
         _placed(events).filter(pl.col("vm_start") // k.PAGE_BYTES <= _TOP_PAGE).sort("snapshot", "vm_start")
     )
+    lines = every.filter(~pl.col("is_record"))
     calls = events["ev_syscall"].select("pid", ts="ts_ns")
     spans = lines.select("snapshot", "pid", "begin_ns", "end_ns").unique("snapshot").drop_nulls()
     torn = (
         spans.join(calls, on="pid").filter(pl.col("ts").is_between("begin_ns", "end_ns"))["snapshot"].unique()
     )
-    lines = lines.filter(~pl.col("snapshot").is_in(torn.to_list()))
+    lines = lines.filter(~pl.col("snapshot").is_in(torn.to_list())).with_columns(is_new=pl.lit(False))
+    lines = pl.concat([lines, recorded(every.filter("is_record"), events, followed)])
     page = {name: (pl.col(name) // k.PAGE_BYTES).cast(pl.Int64) for name in ("vm_start", "vm_end")}
     before = page["vm_end"].shift(1).over("snapshot").fill_null(0)
     after = page["vm_start"].shift(-1).over("snapshot").is_null()
@@ -48,6 +57,7 @@ def told_maps(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], i
         "seq": pl.col("place"),
         "ts_ns": pl.col("end_ns").fill_null(pl.lit(_first(events), pl.Int64)),
         "pid": pl.col("pid"),
+        "snapshot": pl.col("snapshot"),
         "cause": pl.lit("maps").cast(pl.Categorical),
     }
     zero = pl.lit(0, pl.Int64)
@@ -72,7 +82,7 @@ def told_maps(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], i
             **common, kind=pl.lit(TELL_GAP, pl.Int64), a="end", b=pl.lit(_TOP_PAGE), c=zero, d=zero, e=zero
         ),
     ]
-    return [pl.concat(ops).sort("seq", "pid", "a")], len(torn)
+    return [pl.concat(ops).sort("seq", "pid", "snapshot", "a").drop("snapshot")], len(torn)
 
 
 def _flags() -> pl.Expr:
@@ -93,10 +103,11 @@ def _flags() -> pl.Expr:
 def _unknown() -> pl.Expr:
     """Bits ``TOLD_*`` in their place. execve() writes the arguments to the stack: it has an anon_vma."""
     untold, shared = pl.col("pgoff").is_null(), pl.col("is_shared").fill_null(False)
+    follows = shared | pl.col("is_new") | (pl.col("file").is_null() & ~untold)
     faulted = pl.col("is_faulted").fill_null(False) | (pl.col("name").fill_null("") == "[stack]")
     bits: pl.Expr = (
         pl.when(untold).then(k.TOLD_PGOFF).otherwise(0)
-        | pl.when(shared).then(0).otherwise(k.TOLD_ANON_PGOFF)
+        | pl.when(follows).then(0).otherwise(k.TOLD_ANON_PGOFF)
         | pl.when(pl.col("vm_flags").is_null()).then(k.TOLD_FLAGS).otherwise(0)
         | pl.when(faulted & ~shared).then(k.TOLD_FAULTED).otherwise(0)
     ).cast(pl.Int64)

@@ -11,8 +11,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from replay import model_rules as k
+from replay.oracle_model_flags import FlagCalls
 from replay.oracle_model_mremap import MremapCalls, pages_of
-from replay.oracle_model_told import gaps, snapshots, tell
+from replay.oracle_model_told import faults_of_execs, gaps, records, snapshots, tell
 from replay.oracle_model_vma import Areas, Mm, Proposed, Vma
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _born(row: Event) -> Event:
     return {"born_seq": row["seq"] if seen else None, "born_ts_ns": row["ts_ns"] if seen else None}
 
 
-class OracleModel(MremapCalls):
+class OracleModel(MremapCalls, FlagCalls):
     """The machine that the events drive.
 
     Attributes:
@@ -59,7 +60,7 @@ class OracleModel(MremapCalls):
         self.doubts: Counter[str] = Counter()
         self._task_mm: dict[int, Mm] = {}
         self._calls: dict[int, Event] = {}
-        self._full = False
+        self._new_mms: list[Mm] = []
         self._open_lives: dict[int, Event] = {}
         self._open_versions: dict[int, Event] = {}
 
@@ -70,11 +71,16 @@ class OracleModel(MremapCalls):
             for name in ("ev_syscall", "ev_task", "ev_fault")
             for row in events[name].iter_rows(named=True)
         ]
+        rows.sort(key=lambda each: each[0])
+        rows, late = faults_of_execs(rows)
         if "proc_map" in events:
+            followed = {name.removeprefix("_sys_") for name in dir(self) if name.startswith("_sys_")}
             told, self.doubts["maps_torn"] = snapshots(events)
-            rows = [*((each["seq"], "proc_map", each) for each in told), *rows]
+            told += records(events, followed)
+            told.sort(key=lambda each: (each["seq"], each["pid"]))
             # A snapshot holds behind the event at its place.
-            rows.sort(key=lambda each: (each[0], each[1] == "proc_map", each[2]["pid"]))
+            rows += [(each["seq"], "proc_map", each) for each in told]
+        rows += late
         newtasks = (events["ev_task"]["kind"] == "newtask").any()
         self._birth = "newtask" if newtasks else "fork"
         for _, name, row in sorted(rows, key=lambda each: each[0]):
@@ -85,6 +91,7 @@ class OracleModel(MremapCalls):
             {"ev_syscall": self._syscall, "ev_task": self._task, "ev_fault": self._fault}[name](row)
             self._publish(row)
         self.doubts["told_merges"] = self.areas.told_merges
+        self.doubts["stack_unknown"] = sum(mm.stack_unknown for mm in self._new_mms)
         self.doubts = Counter({name: count for name, count in self.doubts.items() if count})
         return self
 
@@ -99,6 +106,7 @@ class OracleModel(MremapCalls):
                     self.areas.munmap(mm, start, end)
                 self._publish(row)
             if number < len(row["lines"]):
+                mm.stack_unknown &= row["lines"][number]["name"] != "[stack]"
                 self.doubts["maps_differ"] += tell(self.areas, mm, row["lines"][number])
                 self._publish(row)
 
@@ -196,7 +204,8 @@ class OracleModel(MremapCalls):
             del self._task_mm[before]
             if row["pid"] in self._task_mm:
                 self._mmput(self._task_mm[row["pid"]])
-            self._task_mm[row["pid"]] = Mm(merge_any=old.merge_any)
+            self._task_mm[row["pid"]] = Mm(merge_any=old.merge_any, stack_unknown=True)
+            self._new_mms.append(self._task_mm[row["pid"]])
         elif row["kind"] == "exit":
             self._mmput(self._mm_of(row["pid"]))
             self._task_mm.pop(row["pid"], None)
@@ -251,27 +260,35 @@ class OracleModel(MremapCalls):
 
     def _fault(self, row: Event) -> None:
         self._cause = "page_fault"
-        call = self._calls.get(row["pid"])
-        if call is not None and call["name"] in ("execve", "execveat"):
-            return  # it is in the new program's address space
         mm, page = self._mm_of(row["pid"]), row["address"] >> k.PAGE_SHIFT
         vma = mm.find(page)
+        if page > MAX_PAGE:
+            return
         if vma is None or page < vma.start:
-            if not row["error_code"] & k.PF_WRITE:
-                return
             if vma is not None and vma.flags & k.VM_GROWSDOWN:
-                self._expand_downwards(vma, page)
-            else:
-                self.doubts["fault_of_unknown"] += page <= MAX_PAGE
+                self._expand_stack(mm, vma, page)
+            elif row["error_code"] & k.PF_WRITE:
+                self.doubts["fault_of_unknown"] += 1
             return
         if not row["error_code"] & k.PF_WRITE:
             self.doubts["huge_page_read_fault"] += _may_try_huge_page(vma, page)
         elif vma.flags & k.VM_WRITE and not vma.flags & k.VM_SHARED:
             self.areas.anon_vma_prepare(vma)
 
-    def _expand_downwards(self, vma: Vma, page: int) -> None:
+    def _expand_stack(self, mm: Mm, vma: Vma, page: int) -> None:
+        below = mm.before(vma.start)
+        if (
+            below is not None
+            and not below.flags & k.VM_GROWSDOWN
+            and below.flags & k.VM_ACCESS_FLAGS
+            and page < below.end + k.STACK_GUARD_GAP
+        ):
+            return
         self.areas.anon_vma_prepare(vma)
-        self.areas.expand(vma, page)
+        if vma.end - page > k.STACK_LIMIT:
+            self.doubts["stack_limit_unknown"] += 1
+        elif vma.pgoff >= vma.start - page:
+            self.areas.expand(vma, page)
 
     # System calls
 
@@ -367,14 +384,6 @@ class OracleModel(MremapCalls):
             new.flags |= mergeable
             mm.add(self.areas.new_vma(mm, new))
 
-    def _populate(self, mm: Mm, start: int, end: int) -> None:
-        """populate_vma_page_range(): writes into what is private and writable."""
-        vma = mm.find(start)
-        while vma is not None and vma.start < end:
-            if vma.flags & (k.VM_WRITE | k.VM_SHARED) == k.VM_WRITE and not vma.flags & k.VM_LOCKONFAULT:
-                self.areas.anon_vma_prepare(vma)
-            vma = mm.find(vma.end)
-
     def _sys_munmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
         start = arguments[0] >> k.PAGE_SHIFT
         if ret == 0:
@@ -397,201 +406,3 @@ class OracleModel(MremapCalls):
             self._map(mm, pages_of(old), pages_of(ret), flags, 0, pages_of(old), just_expand=True)
             if mm.def_flags & k.VM_LOCKED:
                 self._populate(mm, pages_of(old), pages_of(ret))
-
-    def _sys_mprotect(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + pages_of(arguments[1])
-        if ret not in (0, -k.ENOMEM, -k.EACCES) or arguments[0] % _PAGE or start >= end:
-            return
-        vma = mm.find(start)
-        if vma is None or vma.start >= end:
-            return
-        if arguments[2] & k.PROT_GROWSDOWN:
-            start = vma.start
-        prot = arguments[2] & k.VM_ACCESS_FLAGS
-        if ret == -k.EACCES:
-            closed = [
-                each.start
-                for each in mm.vmas
-                if each.end > start
-                and each.flags & (k.VM_SHARED | k.VM_WRITE) == k.VM_SHARED
-                and prot & k.VM_WRITE
-            ]
-            ret, end = 0, min([end, *closed])
-        self._full = ret == -k.ENOMEM and not self._has_hole(mm, start, end)
-        self.doubts["too_many_vmas"] += self._full
-        self._walk(mm, start, end, ret, lambda flags: flags & ~k.VM_ACCESS_FLAGS | prot, self._mprotect_fixup)
-
-    _sys_pkey_mprotect = _sys_mprotect
-
-    def _has_hole(self, mm: Mm, start: int, end: int) -> bool:
-        pages = {page for vma in mm.vmas for page in range(max(vma.start, start), min(vma.end, end))}
-        return len(pages) < end - start
-
-    def _sys_mseal(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        start = arguments[0] >> k.PAGE_SHIFT
-        end = start + pages_of(arguments[1])
-        self._full = False
-        vma = mm.find(start) if ret == 0 else None
-        while vma is not None and vma.start < end:
-            if not vma.flags & k.VM_SEALED:
-                flags = vma.flags | k.VM_SEALED
-                vma = self._modify(vma, max(start, vma.start), min(end, vma.end), flags) or vma
-            vma = mm.find(vma.end)
-
-    def _walk(self, mm: Mm, start: int, end: int, ret: int, change: Any, fixup: Any) -> None:
-        """The loop of mprotect(), mlock(): every VMA of the range; a hole ends it."""
-        vma = mm.find(start)
-        while vma is not None and vma.start < end:
-            if vma.start > start:
-                if ret:
-                    return
-                start = vma.start
-            vma = fixup(vma, start, min(vma.end, end), change(vma.flags))
-            if vma is None:
-                return
-            start = vma.end
-            vma = mm.find(start)
-
-    def _mprotect_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma | None:
-        old = vma.flags
-        if flags == old:
-            return vma
-        if flags & k.VM_WRITE:
-            if not old & (k.VM_ACCOUNT | k.VM_WRITE | k.VM_HUGETLB | k.VM_SHARED | k.VM_NORESERVE):
-                flags |= k.VM_ACCOUNT
-        elif old & k.VM_ACCOUNT and not vma.file and vma.anon_vma is None:
-            flags &= ~k.VM_ACCOUNT
-        mm, modified = vma.mm, self._modify(vma, start, end, flags)
-        if modified is None:
-            return None
-        if old & (k.VM_WRITE | k.VM_SHARED | k.VM_LOCKED) == k.VM_LOCKED and flags & k.VM_WRITE:
-            self._populate(mm, start, end)
-        return modified
-
-    def _modify(self, vma: Vma, start: int, end: int, flags: int) -> Vma | None:
-        """vma_modify_flags(); None: too many VMAs to split one."""
-        guard = vma.flags & k.VM_MAYBE_GUARD
-        modified = self.areas.vma_modify(
-            vma, start, end, flags=flags, policy=vma.policy, may_split=not self._full
-        )
-        if modified is not None:
-            self.areas.set_flags(modified, flags | guard | modified.flags & k.VM_MAYBE_GUARD)
-        return modified
-
-    def _sys_madvise(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        address, length, advice = arguments[:3]
-        start, end = address >> k.PAGE_SHIFT, (address >> k.PAGE_SHIFT) + pages_of(length)
-        if address % _PAGE or start >= end or ret not in (0, -k.ENOMEM, -k.EINVAL, -k.EAGAIN):
-            return
-        self._full = ret == -k.EAGAIN
-        if advice == k.MADV_POPULATE_WRITE:
-            self._madvise_populate(mm, start, end)
-        elif advice == k.MADV_GUARD_INSTALL and self.rules.guards and not ret:
-            for vma in [each for each in mm.vmas if each.end > start and each.start < end]:
-                self.areas.anon_vma_prepare(vma)
-                self.areas.set_flags(vma, vma.flags | k.VM_MAYBE_GUARD)
-        elif advice in k.ADVICE:
-            self._madvise_walk_vmas(mm, start, end, advice)
-
-    def _madvise_populate(self, mm: Mm, start: int, end: int) -> None:
-        """madvise_populate(): ends at a hole and at what cannot be written."""
-        vma = mm.find(start)
-        while vma is not None and vma.start <= start < end:
-            if not vma.flags & k.VM_WRITE:
-                return
-            if not vma.flags & k.VM_SHARED:
-                self.areas.anon_vma_prepare(vma)
-            start = vma.end
-            vma = mm.find(start)
-
-    def _madvise_walk_vmas(self, mm: Mm, start: int, end: int, advice: int) -> None:
-        clear, add = k.ADVICE[advice]
-        self.doubts["too_many_vmas"] += self._full
-        vma = mm.find(start)
-        while vma is not None and vma.start < end:
-            if advice == k.MADV_WIPEONFORK and (vma.file or vma.flags & k.VM_SHARED):
-                return
-            if advice in (k.MADV_KEEPONFORK, k.MADV_DODUMP) and vma.flags & k.VM_DROPPABLE:
-                return
-            flags = vma.flags & ~clear | add
-            if advice == k.MADV_MERGEABLE and vma.flags & k.KSM_INCOMPATIBLE:
-                flags = vma.flags
-            if flags != vma.flags:
-                modified = self._modify(vma, max(start, vma.start), min(end, vma.end), flags)
-                if modified is None:
-                    return
-                vma = modified
-            start = vma.end
-            vma = mm.find(start)
-
-    def _sys_prctl(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        """ksm_enable_merge_any(), ksm_disable_merge_any(): flags change in place, nothing merges."""
-        if arguments[0] != k.PR_SET_MEMORY_MERGE or ret or mm.merge_any == bool(arguments[1]):
-            return
-        mm.merge_any = bool(arguments[1])
-        for vma in mm.vmas:
-            if mm.merge_any and not vma.flags & k.KSM_INCOMPATIBLE:
-                self.areas.set_flags(vma, vma.flags | k.VM_MERGEABLE)
-            elif not mm.merge_any:
-                self.areas.set_flags(vma, vma.flags & ~k.VM_MERGEABLE)
-
-    # mlock
-
-    def _lock(self, mm: Mm, arguments: list[int], ret: int, flags: int) -> None:
-        start, end = arguments[0] >> k.PAGE_SHIFT, pages_of(arguments[0] + arguments[1])
-        if ret not in (0, -k.ENOMEM, -k.EAGAIN):
-            return
-        self._full = False
-        self._walk(mm, start, end, ret, lambda old: old & ~k.VM_LOCKED_MASK | flags, self._mlock_fixup)
-        if flags and not ret:
-            self._populate(mm, start, end)
-
-    def _mlock_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma | None:
-        if flags == vma.flags or vma.flags & (k.VM_HUGETLB | k.VM_DROPPABLE):
-            return vma
-        return self._modify(vma, start, end, flags)
-
-    def _sys_mlock(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        self._lock(mm, arguments, ret, k.VM_LOCKED)
-
-    def _sys_mlock2(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        on_fault = k.VM_LOCKONFAULT if arguments[2] & k.MLOCK_ONFAULT else 0
-        self._lock(mm, arguments, ret, k.VM_LOCKED | on_fault)
-
-    def _sys_munlock(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        self._lock(mm, arguments, ret, 0)
-
-    def _sys_mlockall(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        if ret:
-            return
-        bits = k.VM_LOCKED | (k.VM_LOCKONFAULT if arguments[0] & k.MCL_ONFAULT else 0)
-        mm.def_flags = bits if arguments[0] & k.MCL_FUTURE else 0
-        if arguments[0] & k.MCL_CURRENT:
-            self._lock_all(mm, bits)
-            self._populate(mm, 0, 1 << 52)
-
-    def _sys_munlockall(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        if not ret:
-            mm.def_flags = 0
-            self._lock_all(mm, 0)
-
-    def _lock_all(self, mm: Mm, bits: int) -> None:
-        self._full = False
-        vma = mm.find(0)
-        while vma is not None:
-            flags = vma.flags & ~k.VM_LOCKED_MASK | bits
-            vma = self._mlock_fixup(vma, vma.start, vma.end, flags) or vma
-            vma = mm.find(vma.end)
-
-    def _sys_mbind(self, mm: Mm, arguments: list[int], ret: int) -> None:
-        """mbind_range(); a policy is known by the arguments alone."""
-        start = arguments[0] >> k.PAGE_SHIFT
-        end = start + pages_of(arguments[1])
-        policy = tuple(arguments[2:5]) if arguments[2] else None
-        vma = mm.find(start) if ret in (0, -k.EIO) else None
-        while vma is not None and vma.start < end:
-            if vma.policy != policy:
-                first, last = max(start, vma.start), min(end, vma.end)
-                vma = self.areas.vma_modify(vma, first, last, flags=vma.flags, policy=policy) or vma
-                vma.policy = policy
-            vma = mm.find(vma.end)

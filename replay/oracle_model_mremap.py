@@ -78,7 +78,7 @@ class MremapCalls:
     def _remap_move(self, mm: Mm, addr: int, pages: int, new_addr: int, flags: int) -> None:
         """remap_move(): each VMA of the range by itself, gaps kept."""
         at, end = addr, addr + pages
-        while (vma := mm.find(at)) is not None and vma.start < end:
+        while at < end and (vma := mm.find(at)) is not None and vma.start < end:
             start, last = max(at, vma.start), min(end, vma.end)
             self._mremap_to(mm, start, last - start, last - start, new_addr + start - addr, flags)
             at = last

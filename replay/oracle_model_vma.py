@@ -75,6 +75,7 @@ class Mm:
     brk: int | None = None
     def_flags: int = 0
     merge_any: bool = False
+    stack_unknown: bool = False
     vmas: list[Vma] = field(default_factory=list)
 
     def index(self, page: int) -> int:
@@ -484,6 +485,7 @@ class Areas:
 
     def expand(self, vma: Vma, start: int) -> None:
         """expand_downwards()."""
+        self.anon_vma_prepare(vma)
         self._pre_update(vma)
         vma.shift_start(start)
         self._post_update(vma)

@@ -111,11 +111,13 @@ _NOT_TOLD: Final = "the source does not tell"
 
 PROC_MAP: Final = Table(
     name="proc_map",
-    version="1.0",
-    doc="One VMA of one process at one instant, as a snapshot of its maps tells it.",
+    version="1.1",
+    doc="One VMA of one process at one instant, as a snapshot of its maps or a record of it tells it.",
     columns=(
         int64("snapshot", "Number of the snapshot that the row belongs to.", _MAPS),
-        int32("pid", "The process: thread id of its first task.", _MAPS),
+        int32(
+            "pid", "The process: thread id of its first task; of a record, of the task that made it.", _MAPS
+        ),
         nanoseconds("begin_ns", "When it began to be read, CLOCK_MONOTONIC.", _MAPS, null=_NOT_TOLD),
         nanoseconds("end_ns", "When it was read.", _MAPS, null=_NOT_TOLD),
         int64(
@@ -133,6 +135,11 @@ PROC_MAP: Final = Table(
         text("file", "Device, inode and path of the file.", _MAPS, null="no file: anonymous memory"),
         text("name", "Name in brackets, such as [stack].", _MAPS, null="none"),
         uint64("vm_flags", "vma->vm_flags.", "VmFlags of smaps", null=_NOT_TOLD, unit="VM_* bits"),
+        flag(
+            "is_record",
+            "Whether the kernel wrote it down when it made the VMA, as perf's mmap2 records.",
+            _MAPS,
+        ),
         flag("is_faulted", "True: it has anonymous pages, so an anon_vma.", "smaps", null=_NOT_TOLD),
     ),
 )

@@ -67,13 +67,23 @@ class History:
         """exec or exit."""
         self._event("ev_task", pid, kind=kind, old_pid=old_pid)
 
-    def snapshot(self, pid: int, lines: list[dict[str, Any]], *, whole: bool = True) -> None:
-        """Lines of /proc/PID/maps, at a place of their own; without more, of private memory."""
-        number = self.maps[-1]["snapshot"] + 1 if self.maps else 0
-        usual = {"prot": 3, "is_shared": False, "is_whole": whole, "snapshot": number, "place": self.seq}
-        empty = dict.fromkeys(TABLES["proc_map"].arrow.names)
-        self.maps += [{**empty, **usual, "pid": pid, **line} for line in lines]
+    def snapshot(
+        self, pid: int, lines: list[dict[str, Any]], *, whole: bool = True, behind: bool = False
+    ) -> None:
+        """Lines of /proc/PID/maps; without more, of private memory. ``behind``: at the place of an event."""
+        self._map(pid, lines, is_whole=whole, is_record=False, place=self.seq - behind)
         self.seq += 1
+
+    def record(self, pid: int, line: dict[str, Any]) -> None:
+        """The kernel's record of a VMA."""
+        now = 1000 * self.seq
+        self._map(pid, [line], is_whole=False, is_record=True, place=self.seq, begin_ns=now, end_ns=now)
+        self.seq += 1
+
+    def _map(self, pid: int, lines: list[dict[str, Any]], **usual: Any) -> None:
+        number = self.maps[-1]["snapshot"] + 1 if self.maps else 0
+        empty = dict.fromkeys(TABLES["proc_map"].arrow.names) | {"prot": 3, "is_shared": False}
+        self.maps += [{**empty, **usual, "snapshot": number, "pid": pid, **line} for line in lines]
 
     def events(self) -> dict[str, pl.DataFrame]:
         """The tables; ``proc_map`` only if there are snapshots."""
@@ -166,7 +176,8 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
         history.call(draw(pid), "prctl", (67, draw(st.integers(0, 1))))
 
     def fault() -> None:
-        history.fault(draw(pid), draw(page) + 24, write=draw(st.sampled_from((True, True, False))))
+        address = draw(page) - PAGE * draw(st.sampled_from((0, 0, 0, 300, 2100))) + 24
+        history.fault(draw(pid), address, write=draw(st.sampled_from((True, True, False))))
 
     def snapshot() -> None:
         edges = sorted(draw(st.sets(st.integers(0, PAGES), min_size=2, max_size=6)))
@@ -174,22 +185,58 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
         for first, last in pairwise(edges):
             if draw(st.booleans()):
                 continue
-            file = draw(st.sampled_from((None, None, "a", "b")))
-            line = {
-                "vm_start": BASE + first * PAGE,
-                "vm_end": BASE + last * PAGE,
-                "prot": draw(st.sampled_from((1, 3, 3))),
-                "is_shared": draw(st.sampled_from((False, False, True))),
-                "file": file,
-                "pgoff": None if file is None else draw(st.integers(0, 3)),
-                "name": draw(st.sampled_from((None, None, None, "[stack]"))) if file is None else None,
-                "vm_flags": draw(st.sampled_from((None, None, 0x100073, 0x80100073))),
-                "is_faulted": draw(st.sampled_from((None, None, True))),
-            }
-            lines.append(line)
-        history.snapshot(draw(pid), lines, whole=draw(st.booleans()))
+            line = mapping(first, last)
+            flags = draw(st.sampled_from((None, None, 0x100073, 0x80100073)))
+            if flags is not None and line["name"] == "[stack]":
+                flags |= 0x100
+            lines.append(line | {"vm_flags": flags, "is_faulted": draw(st.sampled_from((None, None, True)))})
+        history.snapshot(draw(pid), lines, whole=draw(st.booleans()), behind=draw(st.booleans()))
+
+    def mapping(first: int, last: int) -> dict[str, Any]:
+        file = draw(st.sampled_from((None, None, "a", "b")))
+        name = draw(st.sampled_from((None, None, None, "[stack]"))) if file is None else None
+        return {
+            "vm_start": BASE + first * PAGE,
+            "vm_end": BASE + last * PAGE,
+            "prot": draw(st.sampled_from((0, 1, 3, 3))),
+            "is_shared": draw(st.sampled_from((False, False, True))) if name is None else False,
+            "file": file,
+            "pgoff": None if file is None else draw(st.integers(0, 3)),
+            "name": name,
+        }
+
+    def record(task: int) -> None:
+        first = draw(st.sampled_from((*range(PAGES), -300, -2100)))
+        line = mapping(first, draw(st.integers(max(first, 0) + 1, PAGES)))
+        history.record(task, line | {"pgoff": draw(st.integers(1, 3))})
+
+    def record_in_call() -> None:
+        task, name = draw(pid), draw(st.sampled_from(("mprotect", "shmat", "exit_group", "execve")))
+        history.enter(task, name, ())
+        record(task)
+        history.leave(task, name, -22)
+
+    def execve() -> None:
+        task, late = draw(pid), draw(st.booleans())
+        history.enter(task, "execve", ())
+        if late:
+            history.task(task, "exec")
+        for _ in range(draw(st.integers(0, 3))):
+            record(task)
+            history.fault(task, draw(page), write=draw(st.booleans()))
+        if not late:
+            history.task(task, "exec", draw(st.sampled_from((None, task, *PIDS))))
+        history.leave(task, "execve", 0)
 
     often = (mmap, munmap, mprotect, madvise, mremap, fault, fault, fault, mprotect, madvise, fork)
     for _ in range(draw(st.integers(1, 40))):
-        draw(st.sampled_from((*often, brk, lock, task, merge_any, snapshot, mseal)))()
+        draw(
+            st.sampled_from(
+                (
+                    *often,
+                    *(brk, lock, task, merge_any, snapshot, mseal, execve, record_in_call),
+                    lambda: record(draw(pid)),
+                )
+            )
+        )()
     return history.events()

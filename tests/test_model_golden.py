@@ -131,6 +131,18 @@ def test_dontunmap_leaves_the_source_without_anon_vma(rules: str) -> None:
     assert tree(model, 1) == [(1, 8, 10)]
 
 
+@pytest.mark.parametrize("rules", RULES)
+def test_dontunmap_of_a_part_ends_inside_of_the_source(rules: str) -> None:
+    """With 7.3 a move of any number of VMAs: the rest of the last one is not a part of it."""
+    history = History()
+    mapped(history, 0, 6)
+    history.fault(P, page(0))
+    history.call(P, "mremap", (page(1), 3 * PAGE, 3 * PAGE, 7, page(10)), page(10))
+    model = reconstruct(history.events(), rules)
+    assert ranges(model) == [(0, 6), (10, 13)]
+    assert tree(model, 1) == [(1, 0, 6), (1, 10, 13)]
+
+
 @pytest.mark.parametrize(("rules", "still_there"), [("6.12", False), ("7.3", True)])
 def test_a_failed_move_unmaps_its_target_up_to_7_2(rules: str, still_there: bool) -> None:
     history = History()

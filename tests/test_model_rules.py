@@ -247,7 +247,8 @@ def test_a_thread_that_execs_takes_its_leaders_place(history: History, rules: st
     found = model(history, rules)
     assert found.versions.filter(mm=1)["died_seq"].to_list()[-1] == execed
     assert [(row["vm_start"], row["vm_flags"] >> 31 & 1) for row in alive(found, 2)] == [(page(1), 1)]
-    assert found.doubts == {"fault_of_unknown": 1}  # a thread id used again: another process
+    # A thread id used again: another process.
+    assert found.doubts == {"stack_unknown": 1, "fault_of_unknown": 1}
 
 
 def test_writes_to_what_exec_mapped_are_counted(history: History, rules: str) -> None:
@@ -256,7 +257,7 @@ def test_writes_to_what_exec_mapped_are_counted(history: History, rules: str) ->
     history.fault(P, page(0))
     history.fault(P, page(0), write=False)
     found = model(history, rules)
-    assert (found.lives.height, found.doubts) == (0, {"fault_of_unknown": 1})
+    assert (found.lives.height, found.doubts) == (0, {"stack_unknown": 1, "fault_of_unknown": 1})
 
 
 def test_mseal_splits(history: History, rules: str) -> None:
