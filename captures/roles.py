@@ -315,6 +315,7 @@ SYSCALLS: Final = (
     "exit_group",
     "fork",
     "madvise",
+    "map_shadow_stack",
     "mbind",
     "migrate_pages",
     "mlock",
@@ -336,6 +337,8 @@ SYSCALLS: Final = (
     "set_mempolicy_home_node",
     "shmat",
     "shmdt",
+    "shmget",
+    "userfaultfd",
     "vfork",
 )
 """System calls that change address spaces, make or end tasks, or move pages."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from replay.agreement_causes import CAUSES, NEVER, explained, unseen
+from replay.agreement_causes import CAUSES, IN_CALL, NEVER, UNTOLD_CALLS, explained, unseen
 from replay.model_births import seen_births
 from replay.model_events import own_faults
-from replay.model_ops import PAGE, operations
+from replay.model_kinds import PAGE
+from replay.model_ops import operations
 from replay.model_rules import RULES
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from replay.model_rules import KernelRules
 
-_IN_CALL: Final = ("enter", "newtask", "fork")
 _INTERVAL: Final = ("vm_start", "vm_end", "first_pgoff")
 
 
@@ -77,8 +77,9 @@ class Agreement:
 
 def boundaries(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The events that begin or end an operation of a task: ``pid``, ``seq``, ``boundary``. Sorted by seq."""
+    entry = pl.when(pl.col("name").is_in(UNTOLD_CALLS)).then("name").otherwise(pl.lit("enter"))
     calls = events["ev_syscall"].select(
-        "pid", "seq", boundary=pl.when("is_exit").then(pl.lit("leave")).otherwise(pl.lit("enter"))
+        "pid", "seq", boundary=pl.when("is_exit").then(pl.lit("leave")).otherwise(entry)
     )
     # "free" is about another task, long dead.
     tasks = events["ev_task"].filter(pl.col("kind") != "free").select("pid", "seq", boundary="kind")
@@ -101,7 +102,7 @@ def operation_end(changes: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
             behind, left_on="seq", right_on="next", by="pid", strategy="forward", check_sortedness=False
         )
         .with_columns(
-            place=pl.when(pl.col("after").is_in(_IN_CALL) | (pl.col("until") == "exit"))
+            place=pl.when(pl.col("after").is_in(IN_CALL) | (pl.col("until") == "exit"))
             .then(pl.coalesce("next", "seq"))
             .otherwise(pl.coalesce("previous", "seq"))
         )

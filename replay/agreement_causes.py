@@ -16,6 +16,7 @@ CAUSES: Final = {
     "faults_not_recorded": "the capture has no page faults, which give VMAs their anon_vma",
     "call_not_over": "the capture ends before the call or the exit that makes the change is over",
     "call_begun_before": "the call that made the change was entered before the capture began",
+    "process_madvise": "process_madvise changed VMAs; their ranges are in the memory of the caller",
     "huge_page_read_fault": "a read fault gave the VMA its anon_vma: it was tried with a huge page",
     "kernel_faults_not_recorded": "the kernel wrote to the task's pages, and the capture lacks "
     "exceptions:page_fault_kernel, which shows most of such writes",
@@ -27,7 +28,10 @@ CAUSES: Final = {
 
 NEVER: Final = (1 << 63) - 1
 """Place of a death that the capture does not show."""
-_IN_CALL: Final = ("enter", "newtask", "fork")
+UNTOLD_CALLS: Final = ("process_madvise",)
+"""Calls whose arguments do not tell what they change."""
+IN_CALL: Final = ("enter", "newtask", "fork", *UNTOLD_CALLS)
+"""Boundaries of ``agreement.boundaries`` behind which a task is inside of a call."""
 
 
 def unseen(changes: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
@@ -49,7 +53,7 @@ def unseen(changes: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
         pl.col("address").is_between(pl.col("vm_start"), pl.col("vm_end"), closed="left").fill_null(False)
     )
     in_fault = (pl.col("after") == "fault") & inside
-    in_call = pl.col("after").is_in(_IN_CALL)
+    in_call = pl.col("after").is_in(IN_CALL)
     read = in_fault & (pl.col("error_code") & PF_WRITE == 0)
     unseen_write = "no_event" if (~faults["is_user"]).any() else "kernel_faults_not_recorded"
     cause = (
@@ -57,6 +61,8 @@ def unseen(changes: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("call_not_over"))
         .when(pl.col("after").is_null() & (pl.col("until") == "leave"))
         .then(pl.lit("call_begun_before"))
+        .when(pl.col("after").is_in(UNTOLD_CALLS))
+        .then("after")
         .when(pl.col("is_insert") & read)
         .then(pl.lit("huge_page_read_fault"))
         .when(~in_call & ~in_fault & (pl.col("until") != "exit").fill_null(True))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import polars as pl
 
 from replay.model_frames import frames, refusals
-from replay.model_ops import OP_EXEC, OP_FORK, OP_THREAD, OPERANDS, Operations, operations
+from replay.model_kinds import OP_EXEC, OP_FORK, OP_THREAD, OPERANDS, Operations
+from replay.model_ops import operations
 from replay.model_rules import RULES
 from replay.model_run import run
 from replay.model_state import (
@@ -24,6 +24,8 @@ from replay.model_state import (
     FIXED_MMAP_FAILED,
     HUGE_PAGE_READ_FAULT,
     MAPS_DIFFER,
+    MLOCK_FAILED,
+    MOVES_CUT,
     MREMAP_OF_UNKNOWN,
     STACK_LIMIT_UNKNOWN,
     STACK_UNKNOWN,
@@ -38,14 +40,14 @@ from replay.model_state import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import polars as pl
+
     from replay.model_rules import KernelRules, Rules
 
 LOAD_FROM: Final = 30_000
 """Operations from which on machine code is used if it is there: to load it takes half a second."""
 COMPILE_FROM: Final = 500_000
 """Operations from which on machine code is made if it is not there: that takes half a minute, once."""
-NOT_FOLLOWED: Final = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
-"""System calls that change VMAs and that the model does not follow."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,12 @@ class Modelled:
             nothing tells where their stack is), ``stack_limit_unknown`` (faults below a stack, more than the
             usual RLIMIT_STACK from its end; the model does not let it grow), ``huge_page_read_fault`` (reads
             that give a VMA its anon_vma if huge pages are enabled; the model takes them for not enabled),
-            ``calls_not_followed`` (calls of ``NOT_FOLLOWED`` that did what they were asked for),
+            ``process_madvise`` (calls that changed VMAs of the caller; the ranges are in its memory),
+            ``shmat_size`` (attached segments that the capture did not see made; they are left out),
+            ``userfaultfd`` (descriptors; ranges are registered with them unseen), ``named_vmas`` (calls of
+            prctl() that named memory, and so kept it apart), ``mlock_failed`` (mlock() failed, before
+            anything or behind it), ``moves_cut`` (mremap() of several VMAs failed; how many it had moved,
+            nothing tells),
             ``calls_cut`` (entries of calls without their return, and the other way round).
     """
 
@@ -108,9 +115,8 @@ def reconstruct(
         "huge_page_read_fault": int(state.count[HUGE_PAGE_READ_FAULT]),
         "stack_limit_unknown": int(state.count[STACK_LIMIT_UNKNOWN]),
         "stack_unknown": int(state.count[STACK_UNKNOWN]),
-        "calls_not_followed": events["ev_syscall"]
-        .filter("is_exit", pl.col("name").is_in(NOT_FOLLOWED), pl.col("ret") >= 0)
-        .height,
+        "mlock_failed": int(state.count[MLOCK_FAILED]),
+        "moves_cut": int(state.count[MOVES_CUT]),
     }
     return Modelled(
         *frames(state, table, chosen),

@@ -13,7 +13,7 @@ from replay.model_map import map_entry, map_search
 from replay.model_state import BLOCK, BLOCKS, KEY_BITS, LINE_KEYS, RING, State
 
 if TYPE_CHECKING:
-    from replay.model_ops import Operations
+    from replay.model_kinds import Operations
     from replay.model_state import Records
 
 STEP: Final = 4

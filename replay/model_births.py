@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from replay.model_ops import (
+from replay.model_kinds import (
     OP_BRK,
     OP_EXEC,
     OP_EXIT,

@@ -17,6 +17,7 @@ from replay.model_rules import (
     MADV_KEEPONFORK,
     MADV_MERGEABLE,
     MADV_WIPEONFORK,
+    SHM_FILE,
     STACK_GUARD_GAP,
     STACK_LIMIT,
     TOLD_FAULTED,
@@ -28,15 +29,14 @@ from replay.model_rules import (
     VM_GROWSDOWN,
     VM_HUGETLB,
     VM_LOCKED,
-    VM_LOCKED_MASK,
     VM_LOCKONFAULT,
     VM_MAY,
     VM_MAYBE_GUARD,
+    VM_MAYSHARE,
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_READ,
-    VM_SEALED,
     VM_SHARED,
     VM_WRITE,
 )
@@ -54,11 +54,12 @@ from replay.model_state import (
 )
 from replay.model_vma import (
     clear_target,
+    failed_munmap,
     find_vma,
+    first_sealed,
     munmap,
     new_vma,
     set_start,
-    split_vma,
     vma_link,
     vma_lookup,
 )
@@ -183,8 +184,13 @@ def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, err
     """do_mprotect_pkey(); it ends where it fails.
 
     ENOMEM: at the first hole, or without one at the VMA that had to be split, as there were too many. EACCES:
-    at a file that may not be written to.
+    at a file that may not be written to. EPERM: at a sealed VMA.
     """
+    if error == EPERM:
+        sealed = first_sealed(s, mm, start, end)
+        if sealed in (start, end):
+            return
+        end = sealed
     vma = find_vma(s, mm, start)
     if vma < 0 or s.vma[vma].start >= end:
         return
@@ -267,52 +273,6 @@ def merge_any(s: State, mm: int, enable: int) -> None:
         vma = s.vma[vma].next
 
 
-def mlock_fixup(s: State, vma: int, start: int, end: int, bits: int) -> int:
-    """Change the lock flags of a range; returns its VMA afterwards."""
-    flags = (s.vma[vma].flags & ~VM_LOCKED_MASK) | bits
-    if flags == s.vma[vma].flags or s.vma[vma].flags & (VM_HUGETLB | VM_DROPPABLE):
-        return vma
-    return vma_modify(s, vma, start, end, flags, s.vma[vma].policy, True)
-
-
-def mlock(s: State, mm: int, start: int, end: int, bits: int, stops: int) -> None:
-    """apply_vma_lock_flags(), then populate."""
-    first = start
-    vma = find_vma(s, mm, start)
-    while vma >= 0 and s.vma[vma].start < end:
-        if s.vma[vma].start > start:
-            if stops:
-                return
-            start = s.vma[vma].start
-        vma = mlock_fixup(s, vma, start, min(s.vma[vma].end, end), bits)
-        start = s.vma[vma].end
-        vma = s.vma[vma].next
-    if bits and not stops:
-        populate(s, mm, first, end)
-
-
-def lock_all(s: State, mm: int, bits: int, def_flags: int, current: int) -> None:
-    """mlockall(), munlockall()."""
-    s.space[mm].def_flags = def_flags
-    if not current:
-        return
-    vma = s.space[mm].first
-    while vma >= 0:
-        vma = s.vma[mlock_fixup(s, vma, s.vma[vma].start, s.vma[vma].end, bits)].next
-    if bits:
-        populate(s, mm, 0, 1 << 52)
-
-
-def mbind(s: State, mm: int, start: int, end: int, policy: int) -> None:
-    """mbind_range() for every VMA."""
-    vma = find_vma(s, mm, start)
-    while vma >= 0 and s.vma[vma].start < end:
-        if s.vma[vma].policy != policy:
-            first, last = max(start, s.vma[vma].start), min(end, s.vma[vma].end)
-            vma = vma_modify(s, vma, first, last, s.vma[vma].flags, policy, True)
-        vma = s.vma[vma].next
-
-
 def mmap(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
     """mmap_region(): what was there goes, then merge or make a VMA."""
     munmap(s, mm, start, end)
@@ -322,6 +282,27 @@ def mmap(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: 
         populate(s, mm, start, end)
 
 
+def shmdt(s: State, mm: int, addr: int) -> None:
+    """ksys_shmdt(): what is left of the segment at an address, piece by piece."""
+    vma = find_vma(s, mm, addr)
+    file = 0
+    while vma >= 0:
+        after = s.vma[vma].next
+        attached = s.vma[vma].file if s.vma[vma].start - addr == s.vma[vma].pgoff else 0
+        if attached <= SHM_FILE and file in (0, attached):
+            file = attached
+            munmap(s, mm, s.vma[vma].start, s.vma[vma].end)
+        vma = after
+
+
+def remap_file_pages(s: State, mm: int, start: int, end: int, pgoff: int) -> None:
+    """Other pages of the same file in the place of a shared mapping."""
+    vma = vma_lookup(s, mm, start)
+    if vma >= 0 and s.vma[vma].flags & VM_SHARED:
+        kept = VM_ACCESS_FLAGS | VM_MAY | VM_SHARED | VM_MAYSHARE | VM_LOCKED
+        mmap(s, mm, start, end, s.vma[vma].flags & kept, s.vma[vma].file, pgoff)
+
+
 def failed_mmap(s: State, mm: int, start: int, end: int, error: int, is_private_anon: int) -> None:
     """MAP_FIXED that failed: __mmap_region() gathers what is there before it knows whether it will succeed.
 
@@ -329,21 +310,11 @@ def failed_mmap(s: State, mm: int, start: int, end: int, error: int, is_private_
     behind the splits at both ends (no memory), or behind the unmapping (a hook of the file).
     """
     vma = find_vma(s, mm, start)
-    sealed, overlaps = False, vma >= 0 and s.vma[vma].start < end
-    while vma >= 0 and s.vma[vma].start < end:
-        sealed = sealed or s.vma[vma].flags & VM_SEALED != 0
-        vma = s.vma[vma].next
-    if sealed and error == EPERM:
+    overlaps = vma >= 0 and s.vma[vma].start < end
+    if error == EPERM and first_sealed(s, mm, start, end) < end:
         failed_munmap(s, mm, start)
     elif overlaps and (error == ENOMEM or not is_private_anon):
         s.count[FIXED_MMAP_FAILED] += 1
-
-
-def failed_munmap(s: State, mm: int, start: int) -> None:
-    """munmap() of a range with a sealed VMA in it: the first one is split before that is found."""
-    vma = vma_lookup(s, mm, start)
-    if vma >= 0 and s.vma[vma].start < start and s.vma[vma].flags & VM_SEALED == 0:
-        split_vma(s, vma, start, True)
 
 
 def tell(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:

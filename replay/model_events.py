@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from replay import model_rules as k
 from replay.call_arguments import ARGUMENTS
-from replay.model_rules import PF_WRITE
 from replay.order import ordering
 
 if TYPE_CHECKING:
@@ -66,6 +66,38 @@ def events_before(pids: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
     return before
 
 
+def with_segments(calls: pl.DataFrame) -> pl.DataFrame:
+    """``calls`` with ``segment_bytes``: of shmat(), the size of the segment; null: the capture does not tell.
+
+    What shmget() makes has the size that it is asked for; what it finds, it does not tell.
+    """
+    is_new = (pl.col("arg0") == k.IPC_PRIVATE) | (pl.col("arg2") & k.IPC_NEW == k.IPC_NEW)
+    made = calls.filter(
+        (pl.col("name") == "shmget") & (pl.col("ret") >= 0) & is_new & (pl.col("arg2") & k.SHM_HUGETLB == 0)
+    ).select("seq", segment=pl.col("ret").cast(pl.UInt64), segment_bytes="arg1")
+    attached = pl.when(pl.col("name") == "shmat").then("arg0").alias("segment")
+    return (
+        calls.sort("seq")
+        .with_columns(attached)
+        .join_asof(made.sort("seq"), on="seq", by="segment", check_sortedness=False)
+        .drop("segment")
+    )
+
+
+def not_determined(calls: pl.DataFrame, rules: k.Rules) -> dict[str, int]:
+    """How many of ``with_segments()`` did something to VMAs that their arguments do not tell, by doubt."""
+    call, worked = pl.col("name"), pl.col("ret") >= 0
+    changing = [*k.ADVICE, k.MADV_GUARD_INSTALL, k.MADV_POPULATE_WRITE] if rules.advises_itself else []
+    asked = {
+        "process_madvise": (call == "process_madvise") & pl.col("arg3").is_in(changing),
+        "userfaultfd": call == "userfaultfd",
+        "named_vmas": (call == "prctl") & (pl.col("arg0") == k.PR_SET_VMA),
+    }
+    return calls.select(**{name: (worked & condition).sum() for name, condition in asked.items()}).row(
+        0, named=True
+    ) | {"shmat_size": calls.filter(worked, call == "shmat")["segment_bytes"].null_count()}
+
+
 def own_faults(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The faults of ``ev_fault`` in the address space that their task is known to be in."""
     return faults_apart(events)[0]
@@ -96,7 +128,7 @@ def faults_apart(events: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, pl.D
     )
     inside = pl.col("starts").fill_null(False)
     ended = (
-        before.filter(inside & (pl.col("error_code") & PF_WRITE != 0))
+        before.filter(inside & (pl.col("error_code") & k.PF_WRITE != 0))
         .join_asof(
             steps.select("pid", "is_exec", end="seq", end_ts_ns="ts_ns"),
             left_on="seq",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from replay.model_ops import PAGE
+from replay.model_kinds import PAGE
 from replay.model_rules import TOLD_ANON_PGOFF, TOLD_FLAGS, TOLD_PGOFF
 from replay.model_state import FIELDS, LIVES, LIVES_ENDED, REFUSALS, VERSIONS, VERSIONS_ENDED
 

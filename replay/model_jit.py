@@ -21,11 +21,12 @@ import numpy as np
 from replay.model_state import CACHE_LINE, State, record_type
 
 if TYPE_CHECKING:
-    from replay.model_ops import Operations
+    from replay.model_kinds import Operations
 
 MODULES: Final = (
-    *("model_state", "model_rules", "merge_rules", "model_ops", "model_map", "model_rmap"),
-    *("model_vma", "model_merge", "model_spaces", "model_calls", "model_mremap", "model_ahead", "model_run"),
+    *("model_state", "model_rules", "merge_rules", "model_kinds", "model_map", "model_rmap", "model_vma"),
+    *("model_merge", "model_spaces", "model_calls", "model_locks", "model_mremap", "model_ahead"),
+    "model_run",
 )
 _OPTIONS: Final = {"_nrt": False, "error_model": "numpy"}
 _INNER: Final = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from replay.model_merge import merge_new_range
 from replay.model_rmap import anon_vma_clone, touch, unlink_anon_vmas
-from replay.model_rules import MREMAP_DONTUNMAP, MREMAP_FIXED, VM_LOCKED, VM_LOCKED_MASK
-from replay.model_state import DONTUNMAP_RESETS, MREMAP_OF_UNKNOWN, State
+from replay.model_rules import EPERM, MREMAP_DONTUNMAP, MREMAP_FIXED, VM_LOCKED, VM_LOCKED_MASK, VM_SEALED
+from replay.model_state import DONTUNMAP_RESETS, MOVES_CUT, MREMAP_OF_UNKNOWN, State
 from replay.model_vma import (
     clear_target,
+    failed_munmap,
     find_vma,
+    first_sealed,
     munmap,
     new_vma,
     split_vma,
@@ -111,13 +113,31 @@ def mremap_to(s: State, mm: int, addr: int, old: int, new: int, new_addr: int, f
     move_vma(s, mm, addr, old, new, new_addr, flags & MREMAP_DONTUNMAP != 0)
 
 
-def failed_mremap_to(s: State, mm: int, addr: int, old: int, new: int, new_addr: int) -> None:
-    """6.12 unmaps the target and shrinks before vma_to_resize() finds that the source has an end."""
-    if vma_lookup(s, mm, addr) < 0:
+def failed_mremap_to(s: State, mm: int, addr: int, old: int, new: int, new_addr: int, error: int) -> None:
+    """6.12 unmaps the target and shrinks before vma_to_resize() finds that the source has an end.
+
+    EPERM: sealed is the source, which stops it at once, or the target.
+    """
+    vma = vma_lookup(s, mm, addr)
+    if vma < 0:
+        return
+    if error == EPERM:
+        if (
+            s.vma[vma].flags & VM_SEALED == 0
+            and first_sealed(s, mm, new_addr, new_addr + new) < new_addr + new
+        ):
+            failed_munmap(s, mm, new_addr)
         return
     munmap(s, mm, new_addr, new_addr + new)
     if old > new:
         munmap(s, mm, addr + new, addr + old)
+
+
+def failed_remap_move(s: State, mm: int, start: int, end: int) -> None:
+    """A move of several VMAs that failed at one of them."""
+    vma = vma_lookup(s, mm, start)
+    after = s.vma[vma].next if vma >= 0 else -1
+    s.count[MOVES_CUT] += int(after >= 0 and s.vma[after].start < end)
 
 
 def remap_move(s: State, mm: int, addr: int, pages: int, new_addr: int, flags: int) -> None:

@@ -1,90 +1,55 @@
 """Event tables -> operations: one row a thing that changes address spaces, in order, operands in pages.
 
 A system call is one operation, at the place of its return; a call without its entry, or without its return,
-is left out, and so is what does not change a VMA. Operands ``a`` to ``e`` by kind (pages, ends exclusive):
-
-=========== ===============================================================================================
-FORK        the child's task
-THREAD      the child's task: it shares the address space
-EXEC        the task that it was before: a thread that takes its leader's place
-FAULT       page; a write
-MMAP        start, end, vm_flags, file (0: none), vm_pgoff; MMAP_POPULATE: and its pages are written to
-FAILED_MMAP start, end, error number, 1 if private and anonymous; MAP_FIXED
-MUNMAP      start, end; FAILED_MUNMAP: start
-BRK         page above the break, 1 if the call moved it
-MPROTECT    start, end, vm_flags of the protection, 1 if PROT_GROWSDOWN, error number
-ADVISE      start, end, vm_flags to clear, vm_flags to set, advice
-POPULATE    start, end; MADV_POPULATE_WRITE
-GUARD       start, end; MADV_GUARD_INSTALL
-MERGE_ANY   0 or 1
-LOCK        start, end, vm_flags to set, 1 if it failed at a hole
-LOCK_ALL    vm_flags to set, vm_flags of later mappings, 1 if it acts on what there is
-MBIND       start, end, policy (a number; 0: default)
-GROW        start, end
-TELL        start, end, vm_flags and what is not known (``TOLD_SHIFT``), file, vm_pgoff: of a snapshot
-TELL_GAP    start, end: nothing is mapped there
-MOVE        start, pages, new pages, new start, flags; FAILED_MREMAP_TO and MOVE_MANY likewise
-=========== ===============================================================================================
+is left out, and so is what does not change a VMA.
 """
 
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from replay import model_rules as k
 from replay.call_arguments import ARGUMENTS
-from replay.model_events import faults_apart, finished_calls
+from replay.model_events import faults_apart, finished_calls, not_determined, with_segments
+from replay.model_kinds import (
+    MAX_PAGE,
+    OP_ADVISE,
+    OP_BRK,
+    OP_EXEC,
+    OP_EXIT,
+    OP_FAILED_MMAP,
+    OP_FAILED_MOVE_MANY,
+    OP_FAILED_MREMAP_TO,
+    OP_FAILED_MUNMAP,
+    OP_FAULT,
+    OP_FORK,
+    OP_GROW,
+    OP_GUARD,
+    OP_HOME_NODE,
+    OP_LOCK,
+    OP_LOCK_ALL,
+    OP_MBIND,
+    OP_MERGE_ANY,
+    OP_MMAP,
+    OP_MMAP_POPULATE,
+    OP_MOVE,
+    OP_MOVE_MANY,
+    OP_MPROTECT,
+    OP_MUNMAP,
+    OP_POPULATE,
+    OP_REMAP_FILE,
+    OP_SHMDT,
+    OP_THREAD,
+    OPERANDS,
+    PAGE,
+)
 from replay.model_told import told_maps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-(
-    OP_FORK,
-    OP_THREAD,
-    OP_EXEC,
-    OP_EXIT,
-    OP_FAULT,
-    OP_MMAP,
-    OP_MMAP_POPULATE,
-    OP_MUNMAP,
-    OP_BRK,
-    OP_MPROTECT,
-    OP_ADVISE,
-    OP_POPULATE,
-    OP_GUARD,
-    OP_MERGE_ANY,
-    OP_LOCK,
-    OP_LOCK_ALL,
-    OP_MBIND,
-    OP_GROW,
-    OP_MOVE,
-    OP_MOVE_MANY,
-    OP_FAILED_MREMAP_TO,
-    OP_TELL,
-    OP_TELL_GAP,
-    OP_FAILED_MUNMAP,
-    OP_FAILED_MMAP,
-) = range(25)
-
-OPERANDS: Final = ("a", "b", "c", "d", "e")
-PAGE: Final = 1 << k.PAGE_SHIFT
-MAX_PAGE: Final = 1 << 44
-
-
-class Operations(NamedTuple):
-    """Columns of operations; lists of int, or int64 arrays."""
-
-    kind: Any
-    task: Any
-    a: Any
-    b: Any
-    c: Any
-    d: Any
-    e: Any
 
 
 def _pages(name: str) -> pl.Expr:
@@ -117,26 +82,23 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
         ``seq``, ``ts_ns``, ``pid``, ``cause``, ``kind``, ``a`` to ``e``; operands that name a task are
         still its pid. And counts of what was not known, by name.
     """
-    done = finished_calls(events["ev_syscall"]).with_columns(pl.col(*ARGUMENTS).fill_null(0))
-    calls = events["ev_syscall"].filter(pl.col("name").is_in(list(_CALLS)))
-    whole_calls = len(done.filter(pl.col("name").is_in(list(_CALLS))))
+    done = with_segments(finished_calls(events["ev_syscall"]).with_columns(pl.col(*ARGUMENTS).fill_null(0)))
+    followed = pl.col("name").is_in(list(_CALLS))
     births, doubts = _births(events)
-    doubts["calls_cut"] = len(calls) - 2 * whole_calls
+    doubts["calls_cut"] = events["ev_syscall"].filter(followed).height - 2 * done.filter(followed).height
     own, in_exec = faults_apart(events)
     frames = [*births, *_tasks(events["ev_task"]), _faults(own)]
+    doubts |= not_determined(done, rules)
     for name in done["name"].unique():
         if (make := _CALLS.get(name)) is not None:
             frames += make(done.filter(pl.col("name") == name), rules)
     if "proc_map" in events and len(events["proc_map"]):
-        told, torn = told_maps(events, list(_CALLS))
-        doubts["maps_torn"] = torn
+        told, doubts["maps_torn"] = told_maps(events, list(_CALLS))
         frames += told
     frames.append(_faults(in_exec))
     whole = pl.concat(frames)
-    far = pl.any_horizontal(
-        pl.col(name).is_between(-MAX_PAGE, MAX_PAGE).not_() for name in ("a", "b")
-    ) & ~pl.col("kind").is_in((OP_LOCK_ALL,))
-    return whole.filter(~far).sort("seq", maintain_order=True), doubts
+    near = pl.all_horizontal(pl.col(name).is_between(-MAX_PAGE, MAX_PAGE) for name in ("a", "b"))
+    return whole.filter(near | (pl.col("kind") == OP_LOCK_ALL)).sort("seq", maintain_order=True), doubts
 
 
 def _rows(
@@ -274,6 +236,43 @@ def _mseal(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     return [_rows(worked, OP_ADVISE, _page("arg0"), _page("arg0") + _pages("arg1"), 0, k.VM_SEALED)]
 
 
+def _shmat(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    """A shared mapping of a segment that the capture saw made."""
+    known = rows.filter(pl.col("ret") >= 0).drop_nulls("segment_bytes").sort("seq").with_row_index("number")
+    known = known.with_columns(pl.col("ret").cast(pl.UInt64))
+    flags = _bits(
+        [
+            (pl.lit(True), k.VM_READ | k.VM_MAY | k.VM_SHARED | k.VM_MAYSHARE),
+            (~_has("arg2", k.SHM_RDONLY), k.VM_WRITE),
+            (_has("arg2", k.SHM_EXEC), k.VM_EXEC),
+        ]
+    )
+    end = _page("ret") + _pages("segment_bytes")
+    return [_rows(known, OP_MMAP, _page("ret"), end, flags, k.SHM_FILE - pl.col("number").cast(pl.Int64))]
+
+
+def _shmdt(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    return [_rows(rows.filter(pl.col("ret") == 0), OP_SHMDT, _page("arg0"))]
+
+
+def _remap_file_pages(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked, end = rows.filter(pl.col("ret") == 0), _page("arg0") + _page("arg1")
+    return [_rows(worked, OP_REMAP_FILE, _page("arg0"), end, pl.col("arg3"))]
+
+
+def _map_shadow_stack(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked = rows.filter(pl.col("ret") >= 0).with_columns(pl.col("ret").cast(pl.UInt64))
+    flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | k.VM_SHADOW_STACK
+    kind = pl.when(_has("arg2", k.SHADOW_STACK_SET_TOKEN)).then(OP_MMAP_POPULATE).otherwise(OP_MMAP)
+    start = _page("ret")
+    return [_rows(worked, kind, start, start + _pages("arg1"), flags, 0, start)]
+
+
+def _set_mempolicy_home_node(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
+    worked, end = rows.filter(pl.col("ret") == 0), _page("arg0") + _pages("arg1")
+    return [_rows(worked, OP_HOME_NODE, _page("arg0"), end, pl.col("arg2"))]
+
+
 def _brk(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     rows = rows.with_columns(pl.col("ret").cast(pl.UInt64, strict=False)).filter(pl.col("ret").is_not_null())
     moved = (pl.col("arg0") != 0) & (pl.col("arg0") == pl.col("ret"))
@@ -281,7 +280,8 @@ def _brk(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 
 
 def _mprotect(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
-    changed = rows.filter(pl.col("ret").is_in((0, -k.ENOMEM, -k.EACCES)) & (pl.col("arg0") % PAGE == 0))
+    begun = pl.col("ret").is_in((0, -k.ENOMEM, -k.EACCES, -k.EPERM))
+    changed = rows.filter(begun & (pl.col("arg0") % PAGE == 0))
     prot = pl.col("arg2") & k.VM_ACCESS_FLAGS
     end = _page("arg0") + _pages("arg1")
     grows = _has("arg2", k.PROT_GROWSDOWN)
@@ -321,7 +321,7 @@ def _mlock(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     begun = begun.with_columns(reach=pl.col("arg0") + pl.col("arg1"))
     on_fault = (pl.col("name") == "mlock2") & _has("arg2", k.MLOCK_ONFAULT)
     bits = _bits([(pl.col("name") != "munlock", k.VM_LOCKED), (on_fault, k.VM_LOCKONFAULT)])
-    return [_rows(begun, OP_LOCK, _page("arg0"), _pages("reach"), bits, pl.col("ret") != 0)]
+    return [_rows(begun, OP_LOCK, _page("arg0"), _pages("reach"), bits, -pl.col("ret"))]
 
 
 def _mlockall(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
@@ -345,17 +345,24 @@ def _mremap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     many = fixed & (old == new) & pl.lit(rules.moves_many)
     moves = _has("arg3", k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
     late = fixed & ~many & pl.col("ret").is_in((-k.EFAULT, -k.EAGAIN)) & pl.lit(not rules.moves_many)
-    rows = rows.filter((~failed | late) & (old > 0) & (new > 0)).with_columns(
-        many=many & ~failed, late=late, target=pl.when(failed).then(0).otherwise("ret").cast(pl.UInt64)
+    late |= fixed & (pl.col("ret") == -k.EPERM)
+    cut = many & pl.col("ret").is_in((-k.EFAULT, -k.EAGAIN, -k.ENOMEM, -k.EPERM))
+    rows = rows.filter((~failed | late | cut) & (old > 0) & (new > 0)).with_columns(
+        many=many & ~failed,
+        late=late,
+        cut=cut,
+        error=-pl.col("ret"),
+        target=pl.when(failed).then(0).otherwise("ret").cast(pl.UInt64),
     )
-    kept = rows.filter("late")
-    rows = rows.filter(~pl.col("late"))
+    kept, torn = rows.filter("late"), rows.filter("cut")
+    rows = rows.filter(~(pl.col("late") | pl.col("cut")))
     stays = ~pl.col("many") & ~moves
     shrinks, grows = stays & (old >= new), stays & (old < new) & (pl.col("target") == pl.col("arg0"))
     operands = (start, old, new)
     flags = pl.col("arg3") & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
     return [
-        _rows(kept, OP_FAILED_MREMAP_TO, *operands, _page("arg4"), flags),
+        _rows(kept, OP_FAILED_MREMAP_TO, *operands, _page("arg4"), pl.col("error")),
+        _rows(torn, OP_FAILED_MOVE_MANY, start, start + old),
         _rows(rows.filter("many"), OP_MOVE_MANY, *operands, _page("arg4"), flags),
         _rows(rows.filter(shrinks), OP_MUNMAP, start + new, start + old),
         _rows(rows.filter(grows), OP_GROW, start, start + new),
@@ -373,6 +380,11 @@ _CALLS: Final = {
     "mmap": _mmap,
     "munmap": _munmap,
     "mseal": _mseal,
+    "shmat": _shmat,
+    "shmdt": _shmdt,
+    "remap_file_pages": _remap_file_pages,
+    "map_shadow_stack": _map_shadow_stack,
+    "set_mempolicy_home_node": _set_mempolicy_home_node,
     "brk": _brk,
     "mprotect": _mprotect,
     "pkey_mprotect": _mprotect,

@@ -22,6 +22,7 @@ class Rules:
         dontunmap_resets: The source of MREMAP_DONTUNMAP gets the page offset of its address again.
         moves_many: mremap() moves several VMAs at once, and checks before it unmaps the target.
         guards: madvise() knows MADV_GUARD_INSTALL.
+        advises_itself: process_madvise() takes any advice for its own process, not only what changes no VMA.
     """
 
     name: KernelRules
@@ -32,11 +33,12 @@ class Rules:
     dontunmap_resets: bool
     moves_many: bool
     guards: bool
+    advises_itself: bool
 
 
 RULES: Final[dict[str, Rules]] = {
-    "6.12": Rules("6.12", False, False, False, False, False, False, False),
-    "7.3": Rules("7.3", True, True, True, True, True, True, True),
+    "6.12": Rules("6.12", *[False] * 8),
+    "7.3": Rules("7.3", *[True] * 8),
 }
 
 
@@ -85,6 +87,7 @@ VM_DONTDUMP: Final = 0x4000000
 VM_HUGEPAGE: Final = 0x20000000
 VM_NOHUGEPAGE: Final = 0x40000000
 VM_MERGEABLE: Final = 0x80000000
+VM_SHADOW_STACK: Final = 1 << 37
 VM_DROPPABLE: Final = 1 << 40
 VM_MAYBE_GUARD: Final = 1 << 61
 """Not the kernel's bit, which differs between builds; a sticky flag: merging ignores and keeps it."""
@@ -122,7 +125,19 @@ MCL_CURRENT: Final = 1
 MCL_FUTURE: Final = 2
 MCL_ONFAULT: Final = 4
 MLOCK_ONFAULT: Final = 1
+HOME_NODE: Final = 1 << 16
+"""Numbers of policies are below that; a home node is above, from 1."""
 PR_SET_MEMORY_MERGE: Final = 67
+PR_SET_VMA: Final = 0x53564D41
+SHADOW_STACK_SET_TOKEN: Final = 1
+IPC_PRIVATE: Final = 0
+IPC_NEW: Final = 0o3000
+"""IPC_CREAT and IPC_EXCL: what there is already is not taken."""
+SHM_HUGETLB: Final = 0o4000
+SHM_RDONLY: Final = 0o10000
+SHM_EXEC: Final = 0o100000
+SHM_FILE: Final = -(1 << 30)
+"""Files from here down are attached segments of shared memory, each attachment one of its own."""
 CLONE_VM: Final = 0x100
 PF_WRITE: Final = 2
 HUGE_PAGE: Final = 512

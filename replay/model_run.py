@@ -9,34 +9,33 @@ from replay.model_ahead import MANY, look_ahead
 from replay.model_calls import (
     brk,
     failed_mmap,
-    failed_munmap,
     fault,
     guard_install,
-    lock_all,
     madvise,
     madvise_populate,
-    mbind,
     merge_any,
-    mlock,
     mmap,
     mprotect,
     populate,
+    remap_file_pages,
+    shmdt,
     tell,
     tell_gap,
 )
-from replay.model_mremap import failed_mremap_to, grow_in_place, mremap_to, remap_move
-from replay.model_ops import (
+from replay.model_kinds import (
     OP_ADVISE,
     OP_BRK,
     OP_EXEC,
     OP_EXIT,
     OP_FAILED_MMAP,
+    OP_FAILED_MOVE_MANY,
     OP_FAILED_MREMAP_TO,
     OP_FAILED_MUNMAP,
     OP_FAULT,
     OP_FORK,
     OP_GROW,
     OP_GUARD,
+    OP_HOME_NODE,
     OP_LOCK,
     OP_LOCK_ALL,
     OP_MBIND,
@@ -48,11 +47,15 @@ from replay.model_ops import (
     OP_MPROTECT,
     OP_MUNMAP,
     OP_POPULATE,
+    OP_REMAP_FILE,
+    OP_SHMDT,
     OP_TELL,
     OP_TELL_GAP,
     OP_THREAD,
     Operations,
 )
+from replay.model_locks import home_node, lock_all, mbind, mlock
+from replay.model_mremap import failed_mremap_to, failed_remap_move, grow_in_place, mremap_to, remap_move
 from replay.model_spaces import execve, fork, mmput, publish, space_of
 from replay.model_state import (
     ANON_VMAS,
@@ -73,7 +76,7 @@ from replay.model_state import (
     VMA_SLOTS,
     State,
 )
-from replay.model_vma import munmap
+from replay.model_vma import failed_munmap, munmap
 
 
 def run(s: State, first: int, ops: Operations) -> int:
@@ -104,7 +107,7 @@ def reach(s: State, ops: Operations, op: int, space: int) -> int:
     kind, a, b = ops.kind[op], ops.a[op], ops.b[op]
     if kind == OP_FAULT:
         pages = 1
-    elif kind in (OP_FORK, OP_EXEC, OP_EXIT, OP_LOCK_ALL, OP_MERGE_ANY):
+    elif kind in (OP_FORK, OP_EXEC, OP_EXIT, OP_LOCK_ALL, OP_MERGE_ANY, OP_SHMDT):
         pages = vmas
     elif kind == OP_BRK:
         pages = abs(a - s.space[space].brk) if space >= 0 else 0
@@ -186,7 +189,9 @@ def step(s: State, ops: Operations, op: int) -> None:
     elif kind == OP_MOVE_MANY:
         remap_move(s, mm, a, b, d, e)
     elif kind == OP_FAILED_MREMAP_TO:
-        failed_mremap_to(s, mm, a, b, c, d)
+        failed_mremap_to(s, mm, a, b, c, d, e)
+    elif kind == OP_FAILED_MOVE_MANY:
+        failed_remap_move(s, mm, a, b)
     elif kind == OP_GROW:
         grow_in_place(s, mm, a, b)
     elif kind == OP_GUARD:
@@ -207,6 +212,12 @@ def step(s: State, ops: Operations, op: int) -> None:
         lock_all(s, mm, a, b, c)
     elif kind == OP_MBIND:
         mbind(s, mm, a, b, c)
+    elif kind == OP_HOME_NODE:
+        home_node(s, mm, a, b, c)
+    elif kind == OP_SHMDT:
+        shmdt(s, mm, a)
+    elif kind == OP_REMAP_FILE:
+        remap_file_pages(s, mm, a, b, c)
     elif kind == OP_THREAD:
         s.space[mm].users += 1
         s.task[a].space = mm

@@ -71,8 +71,10 @@ NO_KEY: Final = (1 << 63) - 1
     HUGE_PAGE_READ_FAULT,
     STACK_LIMIT_UNKNOWN,
     STACK_UNKNOWN,
+    MLOCK_FAILED,
+    MOVES_CUT,
     NEEDED,
-) = range(40)
+) = range(42)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)

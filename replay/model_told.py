@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay import model_rules as k
+from replay.model_kinds import OP_TELL, OP_TELL_GAP
 from replay.model_recorded import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-TELL, TELL_GAP = 21, 22
-"""``OP_TELL`` and ``OP_TELL_GAP`` of ``model_ops``, which imports this module."""
 _FILES: Final = k.MAX_FD + 2
 """Numbers of files from here on: no file descriptor has them."""
 _EVENTS: Final = ("ev_syscall", "ev_task", "ev_fault", "ev_marker")
@@ -66,7 +65,7 @@ def told_maps(
     ops = [
         whole.select(
             **common,
-            kind=pl.lit(TELL, pl.Int64),
+            kind=pl.lit(OP_TELL, pl.Int64),
             a="start",
             b="end",
             c=_flags() | _unknown(),
@@ -76,10 +75,10 @@ def told_maps(
             e=pl.col("pgoff").cast(pl.Int64).fill_null(pl.col("start")),
         ),
         gaps.filter(pl.col("before") < pl.col("start")).select(
-            **common, kind=pl.lit(TELL_GAP, pl.Int64), a="before", b="start", c=zero, d=zero, e=zero
+            **common, kind=pl.lit(OP_TELL_GAP, pl.Int64), a="before", b="start", c=zero, d=zero, e=zero
         ),
         gaps.filter("last").select(
-            **common, kind=pl.lit(TELL_GAP, pl.Int64), a="end", b=pl.lit(_TOP_PAGE), c=zero, d=zero, e=zero
+            **common, kind=pl.lit(OP_TELL_GAP, pl.Int64), a="end", b=pl.lit(_TOP_PAGE), c=zero, d=zero, e=zero
         ),
     ]
     return [pl.concat(ops).sort("seq", "pid", "snapshot", "a").drop("snapshot")], len(torn)

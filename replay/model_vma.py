@@ -13,6 +13,7 @@ from replay.model_rmap import (
     touch,
     unlink_anon_vmas,
 )
+from replay.model_rules import VM_SEALED
 from replay.model_state import (
     FREE_VMAS,
     SPACES,
@@ -166,3 +167,20 @@ def munmap(s: State, mm: int, start: int, end: int) -> None:
         vma_unlink(s, vma)
         drop_vma(s, vma)
         vma = after
+
+
+def first_sealed(s: State, mm: int, start: int, end: int) -> int:
+    """The first page of a range in a sealed VMA, which no call gets beyond; ``end``: there is none."""
+    vma = find_vma(s, mm, start)
+    while vma >= 0 and s.vma[vma].start < end:
+        if s.vma[vma].flags & VM_SEALED:
+            return int(max(start, s.vma[vma].start))
+        vma = s.vma[vma].next
+    return end
+
+
+def failed_munmap(s: State, mm: int, start: int) -> None:
+    """munmap() of a range with a sealed VMA in it: the first one is split before that is found."""
+    vma = vma_lookup(s, mm, start)
+    if vma >= 0 and s.vma[vma].start < start and s.vma[vma].flags & VM_SEALED == 0:
+        split_vma(s, vma, start, True)

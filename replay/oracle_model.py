@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 _PAGE = 1 << k.PAGE_SHIFT
 MAX_PAGE = 1 << 44
-_NOT_FOLLOWED = ("process_madvise", "remap_file_pages", "set_mempolicy_home_node", "shmat", "shmdt")
 
 
 def _may_try_huge_page(vma: Vma, page: int) -> bool:
@@ -61,6 +60,8 @@ class OracleModel(MremapCalls, FlagCalls):
         self._task_mm: dict[int, Mm] = {}
         self._calls: dict[int, Event] = {}
         self._new_mms: list[Mm] = []
+        self._segments: dict[int, int] = {}
+        self._attached = 0
         self._open_lives: dict[int, Event] = {}
         self._open_versions: dict[int, Event] = {}
 
@@ -295,20 +296,76 @@ class OracleModel(MremapCalls, FlagCalls):
     def _syscall(self, row: Event) -> None:
         changes = hasattr(self, f"_sys_{row['name']}")
         self.doubts["calls_cut"] += changes
-        if row["name"] in _NOT_FOLLOWED and row["is_exit"] and row["ret"] is not None and row["ret"] >= 0:
-            self.doubts["calls_not_followed"] += 1
         if not row["is_exit"]:
             self._calls[row["pid"]] = row
             return
         call = self._calls.pop(row["pid"], None)
-        if call is None or call["name"] != row["name"]:
+        if call is None or call["name"] != row["name"] or row["ret"] is None:
             return
         self.doubts["calls_cut"] -= 2 * changes
+        arguments = [call[f"arg{number}"] or 0 for number in range(6)]
+        if row["ret"] >= 0:
+            self._untold(row["name"], arguments, row["ret"])
         handler = getattr(self, f"_sys_{row['name']}", None)
         if handler is not None:
             self._cause = row["name"]
-            arguments = [call[f"arg{number}"] or 0 for number in range(6)]
             handler(self._mm_of(row["pid"]), arguments, row["ret"])
+
+    def _untold(self, name: str, arguments: list[int], ret: int) -> None:
+        """What a call did to VMAs that its arguments do not tell; and the segments that there are."""
+        if name == "shmget" and not arguments[2] & k.SHM_HUGETLB:
+            if arguments[0] == k.IPC_PRIVATE or arguments[2] & k.IPC_NEW == k.IPC_NEW:
+                self._segments[ret] = arguments[1]
+        elif name == "shmat":
+            self.doubts["shmat_size"] += arguments[0] not in self._segments
+        elif name == "process_madvise" and self.rules.advises_itself:
+            changing = (*k.ADVICE, k.MADV_GUARD_INSTALL, k.MADV_POPULATE_WRITE)
+            self.doubts["process_madvise"] += arguments[3] in changing
+        self.doubts["userfaultfd"] += name == "userfaultfd"
+        self.doubts["named_vmas"] += name == "prctl" and arguments[0] == k.PR_SET_VMA
+
+    def _sys_shmat(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        if ret < 0 or arguments[0] not in self._segments:
+            return
+        flags = k.VM_READ | k.VM_MAY | k.VM_SHARED | k.VM_MAYSHARE
+        flags |= 0 if arguments[2] & k.SHM_RDONLY else k.VM_WRITE
+        flags |= k.VM_EXEC if arguments[2] & k.SHM_EXEC else 0
+        self._attached += 1
+        start = ret >> k.PAGE_SHIFT
+        self._replace(
+            mm, start, start + pages_of(self._segments[arguments[0]]), flags, k.SHM_FILE - self._attached, 0
+        )
+
+    def _replace(self, mm: Mm, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
+        """mmap() of a file, shared, in the place of what is there."""
+        self.areas.munmap(mm, start, end)
+        self._map(mm, start, end, flags | mm.def_flags, file, pgoff)
+
+    def _sys_shmdt(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        addr, file = arguments[0] >> k.PAGE_SHIFT, None
+        for vma in (
+            [each for each in mm.vmas if each.end > addr and each.file <= k.SHM_FILE] if not ret else ()
+        ):
+            if vma.start - addr == vma.pgoff and file in (None, vma.file):
+                file = vma.file
+                self.areas.munmap(mm, vma.start, vma.end)
+
+    def _sys_remap_file_pages(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        start, pages = arguments[0] >> k.PAGE_SHIFT, arguments[1] >> k.PAGE_SHIFT
+        vma = mm.lookup(start)
+        if ret or vma is None or not vma.flags & k.VM_SHARED:
+            return
+        kept = k.VM_ACCESS_FLAGS | k.VM_MAY | k.VM_SHARED | k.VM_MAYSHARE | k.VM_LOCKED
+        self._replace(mm, start, start + pages, vma.flags & kept, vma.file, arguments[3])
+
+    def _sys_map_shadow_stack(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        if ret < 0:
+            return
+        start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + pages_of(arguments[1])
+        flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | k.VM_SHADOW_STACK
+        self._replace(mm, start, end, flags, 0, start)
+        if arguments[2] & k.SHADOW_STACK_SET_TOKEN or mm.def_flags & k.VM_LOCKED:
+            self._populate(mm, start, end)
 
     def _sys_mmap(self, mm: Mm, arguments: list[int], ret: int) -> None:
         _, length, prot, flags, fd, offset = arguments
@@ -339,12 +396,6 @@ class OracleModel(MremapCalls, FlagCalls):
         has_hook = not flags & k.MAP_ANONYMOUS or bool(flags & (k.MAP_SHARED | k.MAP_HUGETLB))
         is_late = error == k.ENOMEM or (has_hook and error not in k.MMAP_FAILS_EARLY)
         self.doubts["fixed_mmap_failed"] += bool(there) and is_late
-
-    def _split_at(self, mm: Mm, start: int) -> None:
-        """vms_gather_munmap_vmas() of a range with a sealed VMA in it."""
-        vma = mm.lookup(start)
-        if vma is not None and vma.start < start and not vma.flags & k.VM_SEALED:
-            self.areas.split_vma(vma, start, new_below=True)
 
     def _mapped(self, mm: Mm, prot: int, flags: int, fd: int) -> tuple[int, int]:
         """do_mmap(): the file (0: none; a negative number of its own for shared memory) and vm_flags."""

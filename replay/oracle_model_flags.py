@@ -33,8 +33,13 @@ class FlagCalls:
 
     def _sys_mprotect(self, mm: Mm, arguments: list[int], ret: int) -> None:
         start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + pages_of(arguments[1])
-        if ret not in (0, -k.ENOMEM, -k.EACCES) or arguments[0] % _PAGE or start >= end:
+        if ret not in (0, -k.ENOMEM, -k.EACCES, -k.EPERM) or arguments[0] % _PAGE or start >= end:
             return
+        if ret == -k.EPERM:
+            sealed = [each for each in mm.vmas if each.flags & k.VM_SEALED and start < each.end]
+            if not sealed or not start < sealed[0].start < end:
+                return
+            ret, end = 0, sealed[0].start
         vma = mm.find(start)
         if vma is None or vma.start >= end:
             return
@@ -175,6 +180,9 @@ class FlagCalls:
         if ret not in (0, -k.ENOMEM, -k.EAGAIN):
             return
         self._full = False
+        if ret == -k.ENOMEM and not self._has_hole(mm, start, end):
+            self.doubts["mlock_failed"] += 1
+            return
         self._walk(mm, start, end, ret, lambda old: old & ~k.VM_LOCKED_MASK | flags, self._mlock_fixup)
         if flags and not ret:
             self._populate(mm, start, end)
@@ -214,6 +222,18 @@ class FlagCalls:
         while vma is not None:
             flags = vma.flags & ~k.VM_LOCKED_MASK | bits
             vma = self._mlock_fixup(vma, vma.start, vma.end, flags) or vma
+            vma = mm.find(vma.end)
+
+    def _sys_set_mempolicy_home_node(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        start = arguments[0] >> k.PAGE_SHIFT
+        end = start + pages_of(arguments[1])
+        vma = mm.find(start) if ret == 0 else None
+        while vma is not None and vma.start < end:
+            policy = vma.policy and (*vma.policy[:3], arguments[2])
+            if vma.policy != policy:
+                first, last = max(start, vma.start), min(end, vma.end)
+                vma = self.areas.vma_modify(vma, first, last, flags=vma.flags, policy=policy) or vma
+                vma.policy = policy
             vma = mm.find(vma.end)
 
     def _sys_mbind(self, mm: Mm, arguments: list[int], ret: int) -> None:

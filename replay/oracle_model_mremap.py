@@ -29,9 +29,14 @@ class MremapCalls:
         addr, new, old = address >> k.PAGE_SHIFT, pages_of(new_len), pages_of(old_len)
         if not old or not new:
             return
+        if flags & k.MREMAP_FIXED and ret == -k.EPERM:
+            self._sealed_target(mm, addr, new_address >> k.PAGE_SHIFT, new)
         if flags & k.MREMAP_FIXED and self.rules.moves_many and old == new:
             if not ret < 0:
                 self._remap_move(mm, addr, old, new_address >> k.PAGE_SHIFT, flags)
+            elif ret in (-k.EFAULT, -k.EAGAIN, -k.ENOMEM, -k.EPERM) and mm.lookup(addr) is not None:
+                inside = [vma for vma in mm.vmas if vma.end > addr and vma.start < addr + old]
+                self.doubts["moves_cut"] += len(inside) > 1
             return
         if -4096 < ret < 0:
             if ret in (-k.EFAULT, -k.EAGAIN) and flags & k.MREMAP_FIXED and not self.rules.moves_many:
@@ -64,6 +69,23 @@ class MremapCalls:
         self.areas.munmap(mm, new_addr, new_addr + new)
         if old > new:
             self.areas.munmap(mm, addr + new, addr + old)
+
+    def _split_at(self, mm: Mm, start: int) -> None:
+        """vms_gather_munmap_vmas() of a range with a sealed VMA in it."""
+        vma = mm.lookup(start)
+        if vma is not None and vma.start < start and not vma.flags & k.VM_SEALED:
+            self.areas.split_vma(vma, start, new_below=True)
+
+    def _sealed_target(self, mm: Mm, addr: int, new_addr: int, new: int) -> None:
+        """Something may not be unmapped: the source is found sealed first, then the target."""
+        source = mm.lookup(addr)
+        there = [vma for vma in mm.vmas if vma.end > new_addr and vma.start < new_addr + new]
+        if (
+            source is not None
+            and not source.flags & k.VM_SEALED
+            and any(v.flags & k.VM_SEALED for v in there)
+        ):
+            self._split_at(mm, new_addr)
 
     def _mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
         if flags & k.MREMAP_FIXED:

@@ -105,7 +105,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
     page = st.integers(0, PAGES - 1).map(lambda number: BASE + number * PAGE)
     length = st.integers(1, 4).map(lambda number: number * PAGE)
     prot = st.sampled_from((0, 1, 3, 3))
-    walked = st.sampled_from((0, 0, 0, 0, -12, -13))
+    walked = st.sampled_from((0, 0, 0, 0, -12, -13, -1))
     flags = st.sampled_from((0x22, 0x32, 0x22 | 0x4000, 0x32 | 0x8000, 0x2022, 0x21, 0x2, 0x122, 0x12))
 
     def mmap() -> None:
@@ -135,7 +135,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
             draw(pid),
             "mremap",
             (start, old, size, how, target),
-            draw(st.sampled_from((target, target, -14, -11))),
+            draw(st.sampled_from((target, target, -14, -11, -1))),
         )
 
     def brk() -> None:
@@ -171,6 +171,37 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
 
     def mseal() -> None:
         history.call(draw(pid), "mseal", (draw(page), draw(length), 0), draw(st.sampled_from((0, 0, -12))))
+
+    def segment() -> None:
+        number, start = draw(st.integers(0, 2)), draw(page)
+        history.call(
+            draw(pid),
+            "shmget",
+            (draw(st.integers(0, 1)), draw(length), draw(st.sampled_from((0o3000, 0)))),
+            number,
+        )
+        history.call(draw(pid), "shmat", (number, 0, draw(st.sampled_from((0, 0o10000, 0o40000)))), start)
+        history.call(
+            draw(pid), "shmdt", (draw(st.sampled_from((start, BASE))),), draw(st.sampled_from((0, -22)))
+        )
+
+    def seldom() -> None:
+        start, size = draw(page), draw(length)
+        name, arguments, ret = draw(
+            st.sampled_from(
+                (
+                    ("remap_file_pages", (start, size, 0, 2, 0), 0),
+                    ("map_shadow_stack", (0, size, 1), start),
+                    ("map_shadow_stack", (0, size, 0), start),
+                    ("set_mempolicy_home_node", (start, size, 1, 0), 0),
+                    ("process_madvise", (3, BASE, 1, 12, 0), 4096),
+                    ("process_madvise", (3, BASE, 1, 20, 0), 4096),
+                    ("userfaultfd", (1,), 5),
+                    ("prctl", (0x53564D41, 0, start, size, BASE), 0),
+                )
+            )
+        )
+        history.call(draw(pid), name, arguments, ret)
 
     def merge_any() -> None:
         history.call(draw(pid), "prctl", (67, draw(st.integers(0, 1))))
@@ -234,7 +265,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
             st.sampled_from(
                 (
                     *often,
-                    *(brk, lock, task, merge_any, snapshot, mseal, execve, record_in_call),
+                    *(brk, lock, task, merge_any, snapshot, mseal, execve, record_in_call, segment, seldom),
                     lambda: record(draw(pid)),
                 )
             )
