@@ -110,20 +110,16 @@ def operation_end(changes: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def probed_lives(ev_avc: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
-    """Lives of intervals by the probes, from operation to operation.
+def probed_changes(ev_avc: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
+    """``operation_end`` with the ``tree`` that each change is of, in order of anon_vma and ``seq``.
 
-    Returns:
-        ``tree`` (an anon_vma is used again once its tree is empty: each use is a tree of its own),
-        ``anon_vma``, ``vm_start``, ``vm_end``, ``first_pgoff``, ``pid``, ``seq`` (of the first
-        insertion), ``born``, ``died``; a life inside of one operation is left out.
+    An anon_vma is used again once its tree is empty: each use is a tree of its own.
     """
-    never = pl.lit(NEVER, pl.Int64)
     linked = pl.when("is_insert").then(1).otherwise(-1).cum_sum()
     linked = linked - linked.cum_min().clip(upper_bound=0)
     # An operation may empty a tree for a moment; an anon_vma that is free meanwhile comes back in another mm.
     elsewhere = (pl.col("mm") != pl.col("mm").shift(1)) | (pl.col("place") > pl.col("place").shift(1))
-    lives = (
+    return (
         operation_end(ev_avc, bounds)
         .sort("anon_vma", "seq")
         .with_columns(
@@ -134,7 +130,23 @@ def probed_lives(ev_avc: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
         )
         .with_columns(pl.col("tree").cast(pl.Int64).rank("dense").over("anon_vma").alias("use"))
         .with_columns(tree=pl.struct("anon_vma", "use").rank("dense").cast(pl.Int64))
-        .sort("avc", "seq")
+        .drop("use", "empty", "elsewhere")
+    )
+
+
+def probed_lives(changes: pl.DataFrame) -> pl.DataFrame:
+    """Lives of intervals by the probes, from operation to operation.
+
+    Args:
+        changes: ``probed_changes``.
+
+    Returns:
+        ``tree``, ``anon_vma``, ``vm_start``, ``vm_end``, ``first_pgoff``, ``pid``, ``seq`` (of the first
+        insertion), ``born``, ``died``; a life inside of one operation is left out.
+    """
+    never = pl.lit(NEVER, pl.Int64)
+    lives = (
+        changes.sort("avc", "seq")
         .with_columns(
             died=pl.col("place").shift(-1).over("avc").fill_null(never),
             first_pgoff=pl.coalesce("anon_pgoff", "vm_pgoff"),
@@ -191,8 +203,8 @@ def agreement(
         rules: Rules of the kernel.
         events_lost: The capture lost events: then no disagreement can be laid on the model.
     """
-    ev_avc, bounds = events["ev_avc"], boundaries(events)
-    probed = probed_lives(ev_avc, bounds)
+    changes = probed_changes(events["ev_avc"], boundaries(events))
+    probed = probed_lives(changes)
     probed = probed.join(_seen(probed, events, rules), on="tree", how="semi")
     modelled = lives.select(*_INTERVAL, "born", "died", model="anon_vma")
     pairs = _matched(probed, modelled)
@@ -215,16 +227,8 @@ def agreement(
         .filter(pl.col("surplus") != 0)
         .rename({"place": "since"})
     )
-    changes = operation_end(ev_avc, bounds)
-    whole = probed.group_by("tree", "anon_vma").agg(pl.col("born").min(), pl.col("died").max())
-    instants = (
-        changes.select("anon_vma", "place")
-        .join(whole, on="anon_vma")
-        .filter(pl.col("place").is_between("born", "died"))
-        .sort("died")
-        .select("tree", "place")
-        .sort("tree", "place")
-    )
+    whole = probed.select("tree", "anon_vma").unique()
+    instants = changes.select("tree", "place").join(whole, on="tree", how="semi").sort("tree", "place")
     off = explained(
         off.join(whole.select("tree", "anon_vma"), on="tree", how="left"),
         unseen(changes, events["ev_fault"]),
