@@ -73,6 +73,28 @@ def least_listed(moves: pl.DataFrame, hit: pl.DataFrame) -> pl.Series:
     )["listed"]
 
 
+def second_passes(hit: pl.DataFrame) -> pl.DataFrame:
+    """Whether hits show that just the first of each address is of the first pass: ``move``, ``told``.
+
+    In the first pass each address is hit once. In the second, where it is that of one rmap_item, its hits
+    come one after another: so what comes again later, with others between, was hit in the first.
+
+    Args:
+        hit: ``ksm_nodes.hits_of`` migrations of pages that one process merged, of which as many rmap_items
+            can be listed as addresses were hit.
+    """
+    rows = hit.with_columns(addresses=pl.col("address").n_unique().over("move"))
+    first = pl.col("place") < pl.col("addresses")
+    last = pl.col("address").filter(pl.col("place") == pl.col("addresses") - 1).first()
+    following = pl.col("address").filter(pl.col("place") == pl.col("addresses")).first()
+    later = pl.col("address").filter(pl.col("place") > pl.col("addresses"))
+    return rows.group_by("move").agg(
+        told=(pl.col("address").filter(first).n_unique() == pl.col("addresses").first())
+        & (following != last).fill_null(False)
+        & (later == last).any()
+    )
+
+
 def placed(listed: pl.DataFrame, runs: pl.DataFrame, moves: pl.DataFrame, hit: pl.DataFrame) -> pl.DataFrame:
     """The candidates of each rmap_item in each migration, with what the hits tell.
 
@@ -128,7 +150,7 @@ def placed(listed: pl.DataFrame, runs: pl.DataFrame, moves: pl.DataFrame, hit: p
     ).drop("hit_first", "hit_last", "able", "listed")
 
 
-def one_pass(moves: pl.DataFrame, alone: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.Series:
+def one_pass(moves: pl.DataFrame, of_one: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.Series:
     """Whether the first walk of each migration, under ``full``, ended in its first pass.
 
     The folio was moved, so nothing mapped it any more; all its mappings were of one process, so of the first
@@ -137,7 +159,7 @@ def one_pass(moves: pl.DataFrame, alone: pl.DataFrame, events: Mapping[str, pl.D
 
     Args:
         moves: ``ksm_nodes.migrations``.
-        alone: ``ksm_nodes.alone``.
+        of_one: ``ksm_nodes.of_one``.
         events: The ``ev_*`` tables.
 
     Returns:
@@ -152,7 +174,8 @@ def one_pass(moves: pl.DataFrame, alone: pl.DataFrame, events: Mapping[str, pl.D
     calling = np.searchsorted(begun, begin) > np.searchsorted(over, last)
     faulting = np.searchsorted(faults, begin) > np.searchsorted(faults, last)
     of_one = moves.select(
-        pl.col("move").is_in(alone["move"].implode()), moved=pl.col("restored") != pl.col("pfn")
+        pl.col("move").is_in(of_one.filter(~pl.col("forked"))["move"].implode()),
+        moved=pl.col("restored") != pl.col("pfn"),
     )
     return of_one["move"] & of_one["moved"].fill_null(False) & ~pl.Series(calling | faulting)
 

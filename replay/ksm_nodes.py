@@ -215,11 +215,11 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
     return items, moves.with_columns(node=of).with_columns(node=pl.when(pl.col("node") >= 0).then("node"))
 
 
-def alone(moves: pl.DataFrame, items: pl.DataFrame, forks: pl.DataFrame) -> pl.DataFrame:
-    """The migrations of pages that only one process can map: ``move``.
+def of_one(moves: pl.DataFrame, items: pl.DataFrame, forks: pl.DataFrame) -> pl.DataFrame:
+    """The migrations of pages that one process merged: ``move``, ``forked``.
 
-    All that was merged into the node before was of one known address space, and none was forked from it since
-    the first merge. So each mapping is in the address space of the rmap_items, and hit in the first pass.
+    All that was merged into the node before was of one known address space. If none was ``forked`` from it
+    since the first merge, each mapping is in that address space, and hit in the first pass.
 
     Args:
         moves: ``migrations`` with the node.
@@ -241,7 +241,7 @@ def alone(moves: pl.DataFrame, items: pl.DataFrame, forks: pl.DataFrame) -> pl.D
     forked = merged.join(forks.select(number="parent", fork="born"), on="number").filter(
         (pl.col("fork") > pl.col("merged")) & (pl.col("fork") < pl.col("first"))
     )
-    return merged.select("move").join(forked, on="move", how="anti")
+    return merged.select("move", forked=pl.col("move").is_in(forked["move"].implode()))
 
 
 def listed_in(moves: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:

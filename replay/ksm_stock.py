@@ -8,10 +8,11 @@ frame of each entry that a migration's two walks changed, but neither rmap_item 
    rmap_item is listed first. A migration that restores on another frame moves the node there;
    ``ksm_remove_ksm_page`` ends it. So every merge and every migration belongs to the node that has its frame.
 2. *Addresses.* A walk changes entries only at addresses of listed rmap_items. If all that was merged into the
-   node is of one address space, none was forked from it since, and as many rmap_items as addresses hit were
-   not merged elsewhere, then all these are listed, and those are their addresses. Each hit is of the first
-   pass, and hits come in the order of the hlist, newest first: so each rmap_item has its address. Otherwise
-   the walk is not replayed; for what can be said of it see ``ksm_undetermined``.
+   node is of one address space that was not forked since, and as many rmap_items as addresses hit were not
+    merged elsewhere, then all these are listed, and those are their addresses. Each hit is of the first
+   pass, and hits come in the order of the hlist, newest first: so each rmap_item has its address. If it was
+   forked, hits show where the second pass began (``ksm_hits.second_passes``). Otherwise the walk is not
+   replayed; for what can be said of it see ``ksm_undetermined``.
 3. *Address spaces.* ``ksm_enter`` comes inside the task's own madvise() or prctl(), inside its execve(), or
    inside the fork that makes the child whose mm it is. Else ``exit_mmap`` tells, where its task ends or
    executes another program: only then is the mm its own. Else, where a capture has them, ``mmap_lock`` events
@@ -35,8 +36,9 @@ from replay.chosen import chosen
 from replay.exact import Exact, replay_state
 from replay.ksm_bounds import bounded
 from replay.ksm_candidates import vmas_at
+from replay.ksm_hits import second_passes, still_nodes
 from replay.ksm_modelled import modelled_spaces, tree_events
-from replay.ksm_nodes import alone, hits_of, listed_in, migrations, nodes, stable_node
+from replay.ksm_nodes import hits_of, listed_in, migrations, nodes, of_one, stable_node
 from replay.ksm_spaces import address_spaces, followed
 from replay.ksm_undetermined import Rebuilt, Undetermined, undetermined
 from replay.ksm_windows import Doubt, in_windows, windows
@@ -203,23 +205,23 @@ def determined(
     Returns:
         Rows of ``items`` with ``address``, and rows of ``moves``.
     """
-    complete = moves.filter("complete")
-    listed = listed_in(complete, items).join(alone(complete, items, forks), on="move", how="semi")
+    complete = still_nodes(moves, items, forks).filter("complete")
+    listed = listed_in(complete, items)
+    hits = hits_of(complete, ev_migration_pte)
     whole = (
         listed.group_by("move")
         .agg(listed=pl.len())
-        .join(moves.select("move", "hits", "addresses", "type"), on="move")
-        .filter((pl.col("listed") == pl.col("addresses")) & (pl.col("hits") == pl.col("addresses")))
+        .join(complete.select("move", "hits", "addresses"), on="move")
+        .filter(pl.col("listed") == pl.col("addresses"))
+        .join(of_one(complete, items, forks), on="move")
+        .join(second_passes(hits), on="move")
+        .filter(pl.when("forked").then("told").otherwise(pl.col("hits") == pl.col("addresses")))
     )
-    # A folio at several addresses of one process is a KSM page; entries of others are marked otherwise.
-    kinds = whole.filter(pl.col("listed") > 1)["type"].unique()
-    whole = whole.filter(pl.col("type").is_in(kinds.implode()) & pl.lit(len(kinds) == 1))
     order = (
         listed.join(whole.select("move"), on="move", how="semi")
         .sort("move", "born", descending=[False, True])
         .with_columns(place=pl.int_range(pl.len()).over("move"))
     )
-    hits = hits_of(moves.join(whole.select("move"), on="move", how="semi"), ev_migration_pte)
     told = order.join(hits, on=["move", "place"]).select("move", "item", "address")
     agreed = told.with_columns(other=pl.col("address").n_unique().over("item"))
     contradicted = agreed.filter(pl.col("other") > 1).select("move").unique()

@@ -28,7 +28,7 @@ import polars as pl
 from replay.depths import depths
 from replay.ksm_candidates import between, candidates
 from replay.ksm_hits import least_listed, one_pass, placed, still_nodes
-from replay.ksm_nodes import alone, hits_of, listed_in, stable_node
+from replay.ksm_nodes import hits_of, listed_in, of_one, stable_node
 from replay.lifetimes import AFTER
 from replay.mappings import PAGE
 from replay.steps import RESTORES, SETS
@@ -284,7 +284,7 @@ def undetermined(
     listed = listed_in(asked, items)
     hit = hit.select("move", page=pl.col("address") // PAGE)
     rows = placed(listed, pl.concat([found, state.held.select(found.columns)]), asked, hit)
-    first = one_pass(asked, alone(asked, items, state.forks), events)
+    first = one_pass(asked, of_one(asked, items, state.forks), events)
     walks = walks_of(asked, events).join(
         asked.select("move", "node", "listed", one_pass=first), on="move", maintain_order="left"
     )

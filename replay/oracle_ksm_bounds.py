@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from replay.oracle_ksm_stock import moves_of, nodes_of
+from replay.oracle_ksm_stock import moves_of, nodes_of, still_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,6 +95,7 @@ def bounds_of(events: Mapping[str, pl.DataFrame], state: State) -> Told:
     moves, came = moves_of(events["ev_migration_pte"].sort("seq").to_dicts())
     items = nodes_of(events, moves, came)
     told = Told()
+    family = {mm for _, *both in state.forks for mm in both}
     runs = {item: _runs_of(item, items, events, state) for item in items}
     for item in items:
         if (item.rmap_item, item.born) not in state.known and runs[item]:
@@ -102,7 +103,7 @@ def bounds_of(events: Mapping[str, pl.DataFrame], state: State) -> Told:
                 min(run.first for run in runs[item]) * PAGE,
                 max(run.last for run in runs[item]) * PAGE,
             )
-    for move in _still_nodes(moves, items, state):
+    for move in still_nodes(moves, items, state.numbers, family):
         if move.places[0] not in state.walked:
             _bound(move, items, runs, events, state, told)
     return told
@@ -193,22 +194,6 @@ def _between(item: Item, items: list[Item], events: Mapping[str, pl.DataFrame], 
 
 
 # which migrations, and what their hits tell ----------------------------------------
-
-
-def _still_nodes(moves: list[Move], items: list[Item], state: State) -> list[Move]:
-    of_nodes = [move for move in moves if move.node is not None]
-    several = [move for move in of_nodes if len(set(move.addresses)) > 1]
-    if len({move.kind for move in several}) != 1:
-        return []
-    family = {mm for _, *both in state.forks for mm in both}
-    found = []
-    for move in of_nodes:
-        own = [item for item in items if item.node == move.node]
-        sole = all(state.numbers.get(item.mm) not in (None, *family) for item in own)
-        later = [item.merged for item in own] + [each.places[0] for each in several if each.node == move.node]
-        if move.kind == several[0].kind and (sole or max(later) >= move.places[0]):
-            found.append(move)
-    return found
 
 
 def _least_listed(addresses: list[int]) -> int:

@@ -152,15 +152,40 @@ def nodes_of(events: Mapping[str, pl.DataFrame], moves: list[Move], came: list[M
     return [item for item in items if item.node is not None]
 
 
+def still_nodes(
+    moves: list[Move], items: list[Item], numbers: Mapping[int, int], family: set[int]
+) -> list[Move]:
+    """The moves whose folio was the node's, and not another one that was given its frame.
+
+    Args:
+        moves: Of the capture.
+        items: Of the capture.
+        numbers: The address space by the pointer of its mm, where it is known.
+        family: Address spaces that were forked, and those that it made.
+    """
+    of_nodes = [move for move in moves if move.node is not None]
+    several = [move for move in of_nodes if len(set(move.addresses)) > 1]
+    if len({move.kind for move in several}) != 1:
+        return []
+    found = []
+    for move in of_nodes:
+        own = [item for item in items if item.node == move.node]
+        sole = all(numbers.get(item.mm) not in (None, *family) for item in own)
+        later = [item.merged for item in own] + [each.places[0] for each in several if each.node == move.node]
+        if move.kind == several[0].kind and (sole or max(later) >= move.places[0]):
+            found.append(move)
+    return found
+
+
 def known_addresses(
-    events: Mapping[str, pl.DataFrame], numbers: Mapping[int, int], forks: list[tuple[int, int]]
+    events: Mapping[str, pl.DataFrame], numbers: Mapping[int, int], forks: list[tuple[int, int, int]]
 ) -> tuple[dict[tuple[int, int], int], list[int]]:
     """What is determined.
 
     Args:
         events: Tables ``ev_merge``, ``ev_ksm_removed`` and ``ev_migration_pte``.
         numbers: The address space by the pointer of its mm, where it is known.
-        forks: Place of each fork, and the address space that was forked.
+        forks: Place of each fork, the address space that was forked, and the new one.
 
     Returns:
         Address by (rmap_item, place of its merge), and the places of the first entries of the walks.
@@ -168,8 +193,9 @@ def known_addresses(
     moves, came = moves_of(events["ev_migration_pte"].sort("seq").to_dicts())
     items = nodes_of(events, moves, came)
     whole: list[tuple[Move, list[Item]]] = []
-    for move in moves:
-        if move.node is None or not move.complete:
+    family = {mm for _, *both in forks for mm in both}
+    for move in still_nodes(moves, items, numbers, family):
+        if not move.complete:
             continue
         first, last = move.places[0], move.places[-1]
         listed = [
@@ -182,17 +208,29 @@ def known_addresses(
         if len(spaces) != 1 or None in spaces:
             continue
         since = min(item.merged for item in before)
-        if any(parent in spaces and since < place < first for place, parent in forks):
+        count = len(set(move.addresses))
+        if any(parent in spaces and since < place < first for place, parent, _ in forks):
+            if not _second_pass_is_told(move.addresses, count):
+                continue
+        elif len(move.addresses) != count:
             continue
-        if len(listed) == len(move.places) == len(set(move.addresses)):
+        if len(listed) == count:
             whole.append((move, sorted(listed, key=lambda item: -item.born)))
-    kinds = {move.kind for move, listed in whole if len(listed) > 1}
-    whole = [each for each in whole if kinds == {each[0].kind}]
     for move, listed in whole:
-        for item, address in zip(listed, move.addresses, strict=True):
+        for item, address in zip(listed, move.addresses, strict=False):
             item.addresses.add(address)
     whole = [each for each in whole if all(len(item.addresses) == 1 for item in each[1])]
     known = {
         (item.rmap_item, item.born): next(iter(item.addresses)) for _, listed in whole for item in listed
     }
     return known, sorted(move.places[0] for move, _ in whole if move.restored != move.pfn)
+
+
+def _second_pass_is_told(addresses: list[int], count: int) -> bool:
+    """The first ``count`` hits are all addresses; the last of them is hit again, but not next."""
+    return (
+        len(set(addresses[:count])) == count
+        and len(addresses) > count
+        and addresses[count] != addresses[count - 1]
+        and addresses[count - 1] in addresses[count + 1 :]
+    )

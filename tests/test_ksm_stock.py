@@ -34,7 +34,7 @@ CAPTURES = {
     "6.12_s6-fleet_f01-s1.dat": (23, 29, 52, 8, 9, 17),
     "7.3_s1-small_truth-tiny.dat": (46, 155, 201, 15, 2, 17),
     "7.3_s12-mapcount_s4-holes.dat": (34, 223, 257, 32, 6, 38),
-    "7.3_s2-fork_truth.dat": (17, 775, 792, 3, 44, 47),
+    "7.3_s2-fork_truth.dat": (17, 775, 792, 9, 38, 47),
     "7.3_s7-fileprivate_truth.dat": (36, 265, 301, 5, 8, 13),
     "custom-7.3-full_S4_notruth.dat": (93, 935, 1028, 57, 56, 113),
 }

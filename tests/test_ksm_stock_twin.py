@@ -45,7 +45,7 @@ def test_what_is_determined_is_so_and_the_twin_says_the_same(
     items, moves = nodes(events, migrations(events["ev_migration_pte"]))
     told, walked = determined(numbered(items, known), moves, events["ev_migration_pte"], forks_of(machine))
     mine = {(row["rmap_item"], row["born"]): row["address"] for row in told.to_dicts()}
-    forks = [(place, NUMBERS[parent]) for place, parent, _ in machine.forks]
+    forks = [(place, NUMBERS[parent], NUMBERS[child]) for place, parent, child in machine.forks]
     twin, walks = known_addresses(events, {mm: NUMBERS[mm] for mm in known}, forks)
     assert (mine, walked["first"].to_list()) == (twin, walks)
     assert mine.items() <= machine.truth.items()
