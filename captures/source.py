@@ -35,6 +35,8 @@ _PIECE_BYTES: Final = 1 << 12
 
 _SPOOL_BYTES: Final = 1 << 20
 
+_PIECE_OF_DIGEST_BYTES: Final = 1 << 18
+
 _XZ_MEMORY_BYTES: Final = 1 << 28
 
 
@@ -90,11 +92,15 @@ class Source:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the file itself (packed, if it is packed), in hexadecimal."""
+        """SHA-256 of the file (packed, if it is packed), in hexadecimal; without what it grew by since."""
         if self._digest is not None:
             return self._digest
-        with Path(self.path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest, left, piece = hashlib.sha256(), self.size_bytes, memoryview(bytearray(_PIECE_OF_DIGEST_BYTES))
+        with Path(self.path).open("rb", buffering=0) as file:
+            while size := file.readinto(piece[:left]):
+                digest.update(piece[:size])
+                left -= size
+        return digest.hexdigest()
 
     def forget(self, start: int, stop: int) -> None:
         """Let the memory of some bytes go; they are read from the file again if they are used again."""

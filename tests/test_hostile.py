@@ -6,6 +6,7 @@ Whatever is done to a file, ``everything`` may raise nothing but a ReplayError, 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import lzma
 import random
 import resource
@@ -204,6 +205,16 @@ def test_less_than_the_magic(tmp_path: Path) -> None:
     path.write_bytes(b"\x17\x08\x44tracin")
     with pytest.raises(TruncatedError, match="magic number"):
         open_capture(path)
+
+
+def test_a_file_that_grows_is_what_it_was_when_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "t.dat"
+    path.write_bytes(small())
+    with open_capture(path) as capture:
+        with path.open("ab") as file:
+            file.write(bytes(5 << 20))
+        assert capture.info.sha256 == hashlib.sha256(small()).hexdigest()
+        assert (capture.info.size_bytes, capture.info.truncated) == (len(small()), False)
 
 
 def test_no_file_a_directory_a_pipe(tmp_path: Path) -> None:
