@@ -47,6 +47,8 @@ _KINDS: Final = (
 )
 """Kinds of the values that probes print: a whole value (one of all, where it is text), and its pattern."""
 
+_ARRAY: Final = r"^ARRAY\[[0-9a-f]{2}(?:, [0-9a-f]{2})*\]$"
+
 _END: Final = r"(?:[ ,)]|$)"
 
 
@@ -69,7 +71,7 @@ class TextField:
     def values(self, found: pl.Series) -> pl.Series:
         """The values in their type: uint64, int64 or text."""
         if self.kind == "text":
-            return found
+            return _without_arrays(found)
         if self.kind == "hex":
             return found.str.to_integer(base=16, dtype=pl.UInt64, strict=False)
         if self.kind == "ptr":
@@ -82,6 +84,17 @@ class TextField:
             large = found.cast(pl.UInt64, strict=False).reinterpret(signed=True)
             signed = signed.fill_null(large)
         return signed
+
+
+def _without_arrays(texts: pl.Series) -> pl.Series:
+    """Texts; those that trace-cmd report -R prints as ``ARRAY[23, 68, 00, ...]`` up to the first 0."""
+    listed = texts.filter(texts.str.contains(_ARRAY)).unique().to_list()
+    if not listed:
+        return texts
+    content = [bytes.fromhex(each[6:-1].replace(", ", "")).split(b"\0")[0] for each in listed]
+    return texts.replace(
+        dict(zip(listed, (each.decode("utf-8", "backslashreplace") for each in content), strict=True))
+    )
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ FTRACE: Final = Dialect(
         r"([0-9]+)(?:\.([0-9]+))?:(?: *\([+-][0-9]+\))? +"
         r"([A-Za-z_][A-Za-z0-9_.]*(?:\+0x[0-9a-f/x]+)?(?::|\(| -> | <-)|<(?:user )?stack trace ?>))"
     ),
-    lost=r"^CPU:([0-9]+) \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROPPED)?\]",
+    lost=r"^(?:[^ :#]+: +)?CPU:([0-9]+) \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROPPED)?\]",
     other=r"^(?:#|\s*$| *=> |cpus=|version = |\tfor |#+ CPU )",
 )
 PERF: Final = Dialect(

@@ -271,6 +271,11 @@ def test_system_calls(line: str, expected: dict[str, Any], tmp_path: Path) -> No
             {"rmap_item": 0x1000, "mm": 0x30, "stable_node": 0x50, "kpfn": 0x60},
         ),
         (
+            "sched_process_exit:    comm=ARRAY[63, 61, 66, c3, a9, 00, 78] pid=28204 prio=120 group_dead=1",
+            "ev_task",
+            {"kind": "exit", "comm": "café"},
+        ),
+        (
             "page_fault_user: address=some_symbol (0x7ff200098f82) ip= (0x1) error_code=0x14",
             "ev_fault",
             {"address": 0x7FF200098F82, "error_code": 0x14},
@@ -323,6 +328,23 @@ def test_losses_of_tracefs_and_trace_cmd(tmp_path: Path) -> None:
     ]
     with open_capture(path) as capture:
         assert (capture.info.events_lost, capture.info.cpus) == (246886, 8)
+
+
+def test_losses_of_an_instance(tmp_path: Path) -> None:
+    """As trace-cmd report prints them of `extract -B fmt`; the first event of a CPU has no prefix."""
+    path = capture_of(
+        tmp_path,
+        "cpus=2",
+        "fmt: CPU:0 [57091 EVENTS DROPPED]",
+        f"           <...>-28718 [000] 34094.552289: page_fault_user:      {FAULT}",
+        f"fmt:         python3-28719 [000] 34094.556300: page_fault_user:      {FAULT}",
+    )
+    lost = [row for row in quality(path) if row["kind"] in ("lost_events", "unread_lines")]
+    assert [(row["kind"], row["cpu"], row["end_ns"], row["count"]) for row in lost] == [
+        ("lost_events", 0, 34_094_552_289_000, 57091)
+    ]
+    with open_capture(path) as capture:
+        assert (capture.info.events, capture.info.events_lost) == (2, 57091)
 
 
 @pytest.mark.parametrize("line", ["CPU:1 [LOST EVENTS]", "CPU:1 [EVENTS DROPPED]"])
