@@ -62,19 +62,29 @@ def address_spaces(
         strategy="forward",
         check_sortedness=False,
     )
-    entered = pl.col("task").is_not_null()
+    entered, last = pl.col("task").is_not_null(), _lifetimes(lives).rename({"until": "over"})
     told = rows.select(
         "row",
+        "ended",
         pid=pl.coalesce("task", "last_task"),
-        seq=pl.when(entered).then(pl.max_horizontal("born", "at")).otherwise("ended"),
+        seq=pl.when(entered).then(pl.max_horizontal("born", "at")).otherwise(pl.coalesce("left", "ended")),
+        left=pl.when(~entered).then("left"),
     )
-    entered_or_left = mm_of(told, spaces).select("row", "mm")
+    # Of a task that has exited before, it was its own only if nobody else was in that.
+    own = pl.col("left").is_null() | (pl.col("over") <= pl.col("ended")).fill_null(False)
+    entered_or_left = mm_of(told, spaces).join(last, on="mm", how="left")
     locked = _locked(items, events, spaces, lives)
     return (
-        entered_or_left.join(locked, on="row", how="left")
+        entered_or_left.select("row", mm=pl.when(own).then("mm"))
+        .join(locked, on="row", how="left")
         .sort("row")
         .select(pl.coalesce("mm", "locked").alias("mm"))["mm"]
     )
+
+
+def _lifetimes(lives: pl.DataFrame) -> pl.DataFrame:
+    """From where to where each address space (``mm``) had intervals on trees: ``since``, ``until``."""
+    return lives.group_by("mm").agg(since=pl.col("born").min(), until=pl.col("died").max())
 
 
 def _locked(
@@ -93,8 +103,7 @@ def _locked(
         .join_asof(_calls(events), on="seq", by="pid", check_sortedness=False)
         .filter(pl.col("call").is_in(_CHANGES))
     )
-    there = lives.group_by("mm").agg(since=pl.col("born").min(), until=pl.col("died").max())
-    taken = mm_of(taken, spaces).drop_nulls("mm").join(there, on="mm").sort("seq")
+    taken = mm_of(taken, spaces).drop_nulls("mm").join(_lifetimes(lives), on="mm").sort("seq")
     asked = items.select("born", pointer="mm").with_row_index("row").sort("born")
     columns = taken.select("pointer", "seq", "since", "until", locked="mm")
     before, after = (
@@ -243,27 +252,41 @@ def _calls(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
 
 
 def _ends(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Address spaces that end with a task of their own: ``mm``, ``last_task``, ``ended``."""
+    """Ends of address spaces: ``mm``, ``ended``; ``last_task`` whose own it was, null: not known.
+
+    A task drops its own when it executes a program or exits. The event of its exit comes after that on 6.12,
+    before it on 7.3: ``left`` is its place then, and another task may have been in it still.
+    """
     calls = _calls(events)
-    exits = events["ev_task"].filter(pl.col("kind") == "exit").select("pid", exit="seq").sort("exit")
-    entries = calls.drop_nulls("call").select("pid", entry="seq").sort("entry")
-    return (
-        events["ev_exit_mmap"]
-        .select("mm", "pid", "seq")
-        .sort("seq")
-        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
-        .join_asof(
-            exits, left_on="seq", right_on="exit", by="pid", strategy="forward", check_sortedness=False
+    tasks = events["ev_task"].sort("seq")
+    exits = tasks.filter(pl.col("kind") == "exit").select("pid", exit="seq")
+    births = tasks.filter(pl.col("kind").is_in(("newtask", "fork")))
+    births = births.select(pid="child_pid", birth="seq").drop_nulls()
+    entries = calls.drop_nulls("call").select("pid", entry="seq")
+    rows = events["ev_exit_mmap"].select("mm", "pid", ended="seq").sort("ended")
+    for frame, at, strategy in (
+        (calls, "seq", _SIDES[0]),
+        (exits.rename({"exit": "left"}), "left", _SIDES[0]),
+        (births, "birth", _SIDES[0]),
+        (exits, "exit", _SIDES[1]),
+        (entries, "entry", _SIDES[1]),
+    ):
+        rows = rows.join_asof(
+            frame,
+            left_on="ended",
+            right_on=at,
+            by="pid",
+            strategy=strategy,
+            check_sortedness=False,
+            coalesce=False,
         )
-        .join_asof(
-            entries, left_on="seq", right_on="entry", by="pid", strategy="forward", check_sortedness=False
-        )
-        .filter(
-            pl.col("call").is_in(_EXECS)
-            | (
-                pl.col("exit").is_not_null()
-                & (pl.col("entry").is_null() | (pl.col("entry") > pl.col("exit")))
-            )
-        )
-        .select("mm", last_task="pid", ended="seq")
+    exits_next = pl.col("exit").is_not_null() & (pl.col("entry") > pl.col("exit")).fill_null(True)
+    before = pl.col("call").is_in(_EXECS).fill_null(False) | exits_next
+    first = (pl.col("ended").shift(1).over("pid") < pl.col("left")).fill_null(True)
+    after = pl.col("left").is_not_null() & (pl.col("birth") < pl.col("left")).fill_null(True) & first
+    return rows.select(
+        "mm",
+        "ended",
+        last_task=pl.when(before | after).then("pid"),
+        left=pl.when(after & ~before).then("left"),
     )

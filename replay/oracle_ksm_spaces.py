@@ -46,8 +46,8 @@ class Spaces:
         if whose is not None:
             found = self._of_task(whose[0], max(whose[1], at))
         else:
-            ended = [row for row in self.ends if row["mm"] == mm and row["seq"] >= at and self._ends(row)]
-            found = self._of_task(ended[0]["pid"], ended[0]["seq"]) if ended else None
+            ended = [row for row in self.ends if row["mm"] == mm and row["seq"] >= at]
+            found = self._ended(ended[0]) if ended else None
         return found if found is not None else self._locked(mm, at)
 
     def _entered(self, row: Event) -> tuple[int, int] | None:
@@ -64,21 +64,31 @@ class Spaces:
             return births[0]["child_pid"], births[0]["seq"]
         return None
 
-    def _ends(self, row: Event) -> bool:
-        """It is of the task's own: it executes, or exits and makes no call before."""
-        if self._call(row["pid"], row["seq"]) in EXECS:
-            return True
-        exits = [
-            task["seq"]
-            for task in self.tasks
-            if task["pid"] == row["pid"] and task["kind"] == "exit" and task["seq"] >= row["seq"]
-        ]
+    def _ended(self, row: Event) -> int | None:
+        """The address space that exit_mmap() ended, if it was the task's own."""
+        pid, at = row["pid"], row["seq"]
+        exits = [task["seq"] for task in self.tasks if task["pid"] == pid and task["kind"] == "exit"]
+        follows = [seq for seq in exits if seq >= at]
         entries = [
             call["seq"]
             for call in self.calls
-            if call["pid"] == row["pid"] and not call["is_exit"] and call["seq"] >= row["seq"]
+            if call["pid"] == pid and not call["is_exit"] and call["seq"] >= at
         ]
-        return bool(exits) and (not entries or entries[0] > exits[0])
+        exits_next = bool(follows) and (not entries or entries[0] > follows[0])
+        if self._call(pid, at) in EXECS or exits_next:
+            return self._of_task(pid, at)
+        left = max((seq for seq in exits if seq <= at), default=None)
+        if left is None:
+            return None
+        births = [
+            task["seq"]
+            for task in self.tasks
+            if task["kind"] in ("newtask", "fork") and task["child_pid"] == pid and left <= task["seq"] <= at
+        ]
+        others = [end for end in self.ends if end["pid"] == pid and left <= end["seq"] < at]
+        number = self._of_task(pid, left)
+        died = [life["died"] for life in self.lives if life["mm"] == number]
+        return number if not births and not others and died and max(died) <= at else None
 
     def _locked(self, mm: int, at: int) -> int | None:
         """By who took the lock last before, else first after, if the address space was there all the time."""

@@ -18,7 +18,7 @@ from replay.model import reconstruct
 from replay.oracle_ksm_spaces import CHANGES, EXECS, FORKS, OWN, Spaces
 from tests.model_machine import empty_events
 
-TRUTH = Path(__file__).parent / "data" / "truth"
+DATA = Path(__file__).parent / "data"
 PIDS, POINTERS = st.integers(1, 3), st.sampled_from((0xA000, 0xB000))
 CALLS = ("madvise", "mmap", "process_madvise", "clone", "execve")
 EVENTS = st.one_of(
@@ -84,20 +84,40 @@ def test_locks_tell_what_ksm_enter_does(name: str) -> None:
 
     So of a capture with probes it is known which locks were taken when, and by whom.
     """
-    with open_capture(TRUTH / name) as capture:
+    with open_capture(DATA / "truth" / name) as capture:
         events = {name: pl.DataFrame(table) for name, table in canonical_events(capture).items()}
     model = reconstruct(events, "7.3" if name.startswith("7.3") else "6.12")
     spaces = modelled_spaces(events, tree_events(model.lives, model.versions), model.lives)
     items = events["ev_merge"].filter(err=0).select("mm", born="seq")
     told = address_spaces(items, events, spaces, model.lives)
     assert told.null_count() == 0
-    locks = (
-        events["ev_avc"]
-        .filter("is_insert", pl.col("mm").is_not_null())
-        .select("seq", "ts_ns", "cpu", "pid", "mm", is_write=pl.lit(True))
-    )
+    locks = locks_of(events)
     nothing = {"ev_ksm_enter": events["ev_ksm_enter"].clear(), "ev_exit_mmap": events["ev_exit_mmap"].clear()}
     locked = address_spaces(items, {**events, **nothing, "ev_mmap_lock": locks}, spaces, model.lives)
     assert address_spaces(items, {**events, **nothing}, spaces, model.lives).null_count() == len(items)
     assert locked.count() > 200
     assert locked.drop_nulls().equals(told.filter(locked.is_not_null()))
+
+
+@pytest.mark.parametrize("release", ["6.12", "7.3"])
+def test_ends_tell_what_locks_do(release: str) -> None:
+    """The exit of a task comes after the end of its address space on 6.12, before it on 7.3."""
+    with open_capture(DATA / "anon" / f"{release}.dat") as capture:
+        events = {name: pl.DataFrame(table) for name, table in canonical_events(capture).items()}
+    model = reconstruct(events, "7.3" if release == "7.3" else "6.12")
+    spaces = modelled_spaces(events, tree_events(model.lives, model.versions), model.lives)
+    locks = locks_of(events)
+    asked = locks.select("mm", born="seq")
+    ended = address_spaces(asked, events, spaces, model.lives)
+    events |= {"ev_exit_mmap": events["ev_exit_mmap"].clear(), "ev_mmap_lock": locks}
+    locked = address_spaces(asked, events, spaces, model.lives)
+    both = ended.is_not_null() & locked.is_not_null()
+    assert ended.count() > len(ended) // 2
+    assert both.sum() > 10
+    assert ended.filter(both).equals(locked.filter(both))
+
+
+def locks_of(events: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """The locks of the mms whose VMAs went onto trees, by whom."""
+    inserts = events["ev_avc"].filter("is_insert", pl.col("mm").is_not_null())
+    return inserts.select("seq", "ts_ns", "cpu", "pid", "mm", is_write=pl.lit(True))
