@@ -5,7 +5,7 @@ As in ``model_vma``: the kernel's names and order. Whether two VMAs may become o
 
 from __future__ import annotations
 
-from replay.merge_rules import BY_ANON_VMA, refused_anon_vma, refused_pgoff, refused_vma
+from replay.merge_rules import BY_ANON_VMA, BY_FLAGS, refused_anon_vma, refused_pgoff, refused_vma
 from replay.model_map import map_floor
 from replay.model_rmap import (
     anon_vma_clone,
@@ -15,7 +15,7 @@ from replay.model_rmap import (
     pre_update,
     touch,
 )
-from replay.model_rules import OWN_FLAGS, VM_MAYBE_GUARD, VM_SHARED
+from replay.model_rules import OWN_FLAGS, SHM_FILE, VM_MAYBE_GUARD, VM_SHARED, VM_SPECIAL
 from replay.model_state import ANON_PGOFF, MERGES_FAULTED, OP, REFUSALS, TOLD_MERGES, State
 from replay.model_vma import drop_vma, set_start, split_vma, vma_unlink
 
@@ -23,10 +23,10 @@ from replay.model_vma import drop_vma, set_start, split_vma, vma_unlink
 def reasons_against(
     s: State, newer: bool, other: int, flags: int, file: int, policy: int, anon_vma: int, child: bool
 ) -> int:
-    """is_mergeable_vma() and is_mergeable_anon_vma() of a proposed VMA with an existing one."""
-    return refused_vma(
-        flags, s.vma[other].flags, s.vma[other].policy == policy, s.vma[other].file == file
-    ) | refused_anon_vma(
+    """is_mergeable_vma() and is_mergeable_anon_vma() of a proposed VMA with an existing one; VM_SPECIAL."""
+    special = BY_FLAGS if flags & VM_SPECIAL else 0
+    same = refused_vma(flags, s.vma[other].flags, s.vma[other].policy == policy, s.vma[other].file == file)
+    return (special | same) | refused_anon_vma(
         newer, anon_vma, s.vma[other].anon_vma, child, is_fork_child(s, other), is_singular(s, other)
     )
 
@@ -84,6 +84,11 @@ def neighbours_merge(s: State, before: int, after: int) -> bool:
         return True
     note_refusal(s, BY_ANON_VMA, BY_ANON_VMA, (s.vma[before].flags ^ s.vma[after].flags) & ~OWN_FLAGS, left)
     return False
+
+
+def can_merge_remove_vma(s: State, vma: int) -> bool:
+    """Whether a merge may take a VMA away: not if it has to be told (vm_ops->close), as attached segments."""
+    return bool(s.vma[vma].file > SHM_FILE)
 
 
 def dup_anon_vma(s: State, dst: int, src: int) -> None:
@@ -168,6 +173,8 @@ def merge_existing_range(s: State, vma: int, start: int, end: int, flags: int, p
             right = neighbours_merge(s, before, after)
     guard = s.vma[vma].flags & VM_MAYBE_GUARD
     whole = left_side and right_side
+    if whole and not can_merge_remove_vma(s, vma):
+        return -1
     if left or right:
         merged = before if left else after
         touch(s, merged)
@@ -256,6 +263,7 @@ def merge_new_range(
     if not left and not right:
         return -1
     target = before if left else after
+    right = right and not (left and not can_merge_remove_vma(s, after))
     remove = after if left and right else -1
     touch(s, target)
     s.vma[target].told |= s.vma[remove].told if remove >= 0 else 0

@@ -175,7 +175,7 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
             (_has("arg3", k.MAP_LOCKED), k.VM_LOCKED),
             (_has("arg3", k.MAP_NORESERVE), k.VM_NORESERVE),
             (_has("arg3", k.MAP_STACK), k.VM_NOHUGEPAGE),
-            (huge, k.VM_HUGETLB),
+            (huge, k.VM_HUGETLB | k.VM_DONTEXPAND),
             (shared, k.VM_SHARED | k.VM_MAYSHARE),
             (droppable, k.VM_DROPPABLE | k.VM_NORESERVE | k.VM_WIPEONFORK | k.VM_DONTDUMP),
         ]

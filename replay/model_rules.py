@@ -76,6 +76,7 @@ VM_LOCKED: Final = 0x2000
 VM_SEQ_READ: Final = 0x8000
 VM_RAND_READ: Final = 0x10000
 VM_DONTCOPY: Final = 0x20000
+VM_DONTEXPAND: Final = 0x40000
 VM_LOCKONFAULT: Final = 0x80000
 VM_LOCKED_MASK: Final = VM_LOCKED | VM_LOCKONFAULT
 VM_ACCOUNT: Final = 0x100000
@@ -87,6 +88,8 @@ VM_DONTDUMP: Final = 0x4000000
 VM_HUGEPAGE: Final = 0x20000000
 VM_NOHUGEPAGE: Final = 0x40000000
 VM_MERGEABLE: Final = 0x80000000
+VM_SPECIAL: Final = 0x10004400 | VM_DONTEXPAND
+"""VM_IO, VM_DONTEXPAND, VM_PFNMAP, VM_MIXEDMAP: never merged."""
 VM_SHADOW_STACK: Final = 1 << 37
 VM_DROPPABLE: Final = 1 << 40
 VM_MAYBE_GUARD: Final = 1 << 61
@@ -101,7 +104,7 @@ TOLD_SHIFT: Final = 48
 """Place of these bits in the vm_flags of an operation; after them whether it has an anon_vma for certain."""
 TOLD_FAULTED: Final = 8
 OWN_FLAGS: Final = VM_MAYBE_GUARD | VM_SEALED
-KSM_INCOMPATIBLE: Final = VM_SHARED | VM_MAYSHARE | VM_HUGETLB | VM_DROPPABLE
+KSM_INCOMPATIBLE: Final = VM_SHARED | VM_MAYSHARE | VM_SPECIAL | VM_HUGETLB | VM_DROPPABLE
 
 # include/uapi: mman.h, prctl.h, sched.h
 MAP_TYPE: Final = 0xF

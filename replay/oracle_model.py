@@ -405,7 +405,7 @@ class OracleModel(MremapCalls, FlagCalls):
             (k.MAP_LOCKED, k.VM_LOCKED),
             (k.MAP_NORESERVE, k.VM_NORESERVE),
             (k.MAP_STACK, k.VM_NOHUGEPAGE),
-            (k.MAP_HUGETLB, k.VM_HUGETLB),
+            (k.MAP_HUGETLB, k.VM_HUGETLB | k.VM_DONTEXPAND),
         ):
             if flags & map_flag:
                 vm_flags |= vm_flag

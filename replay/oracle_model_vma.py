@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass, field
 
-from replay.model_rules import OWN_FLAGS, RULES, VM_MAYBE_GUARD, VM_SHARED, Rules
+from replay.model_rules import OWN_FLAGS, RULES, SHM_FILE, VM_MAYBE_GUARD, VM_SHARED, VM_SPECIAL, Rules
 
 Policy = tuple[int, ...] | None
 
@@ -53,6 +53,11 @@ class Vma:
     avcs: list[Avc] = field(default_factory=list)
     dead: bool = False
     told: int = 0
+
+    @property
+    def has_close(self) -> bool:
+        """Whether it has to be told that it goes (vm_ops->close): an attached segment."""
+        return self.file <= SHM_FILE
 
     @property
     def is_fork_child(self) -> bool:
@@ -334,7 +339,7 @@ class Areas:
         """What is against a merge: is_mergeable_vma(), is_mergeable_anon_vma(), page offsets."""
         flags = new.flags | new.mergeable if rules.mergeable_first else new.flags & ~new.mergeable
         against = {
-            "flags": (flags ^ other.flags) & ~VM_MAYBE_GUARD != 0,
+            "flags": (flags ^ other.flags) & ~VM_MAYBE_GUARD != 0 or flags & VM_SPECIAL != 0,
             "policy": new.policy != other.policy,
             "file": new.file != other.file,
             "anon_vma": not self._is_mergeable_anon_vma(rules, new, other),
@@ -395,6 +400,8 @@ class Areas:
         prev = vma.mm.vmas[at - 1] if left_side and at else None
         next_ = vma.mm.vmas[at + 1] if right_side and at + 1 < len(vma.mm.vmas) else None
         left, right = self._can_merge(new, prev, next_)
+        if left_side and right_side and vma.has_close:
+            return None
         sticky = vma.flags & VM_MAYBE_GUARD
         kept = prev if left else next_ if right else None
         if kept is not None:
@@ -428,6 +435,8 @@ class Areas:
         prev, next_ = mm.before(new.start), mm.find(new.start)
         prev, next_ = (None if each is without else each for each in (prev, next_))
         left, right = self._can_merge(new, prev, None if just_expand else next_)
+        if left and next_ is not None and next_.has_close:
+            right = False
         target = prev if left else next_ if right else None
         if target is None:
             return None
