@@ -12,6 +12,7 @@ from replay.exact import Exact, replay_exact, replay_state
 from replay.ksm_other_kernel import OtherKernel, by_rules_of
 from replay.ksm_stock import APART, Stock, replay_stock
 from replay.lifetimes import avc_lives
+from replay.model_rules import rules_for
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,15 +45,11 @@ def check(options: AnalyzeOptions) -> None:
 
 
 def rules_of(release: str | None, events: Mapping[str, pl.DataFrame]) -> KernelRules:
-    """The rules of the traced kernel: by its tree key where probes tell it, else by its release.
-
-    A kernel that does not say what it is is taken for one of up to 7.2.
-    """
+    """The rules of the traced kernel: by its tree key where probes tell it, else by its release."""
     trees = events["ev_avc"]
     if not trees.is_empty():
         return "7.3" if trees["anon_pgoff"].null_count() < len(trees) else "6.12"
-    digits = [int(part) for part in (release or "").split("-")[0].split(".")[:2] if part.isdigit()]
-    return "7.3" if tuple(digits) >= (7, 3) else "6.12"
+    return rules_for(release)
 
 
 def _stock(name: str, frame: pl.DataFrame) -> pl.DataFrame:
