@@ -10,7 +10,7 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from captures.maps import known_maps
-from replay.agreement import agreement, boundaries, probed_lives
+from replay.agreement import agreement, boundaries, probed_changes, probed_lives
 from replay.model import Modelled, reconstruct
 from tests.agreement import dumps, mm_of
 from tests.model_machine import PAGE, History
@@ -194,7 +194,7 @@ def test_trees_of_the_program_are_the_probed_ones(
     events, found, rules = recorded
     result = agreement(events, found.lives, "7.3" if rules == "7.3" else "6.12", events_lost=False)
     assert set(result.causes) == ({"process_madvise"} if rules == "7.3" else set())
-    probed = probed_lives(events["ev_avc"], boundaries(events))
+    probed = probed_lives(probed_changes(events["ev_avc"], boundaries(events)))
     programs = events["ev_task"].filter(pl.col("comm") == "mmcalls")["pid"].to_list()
     key = ["vm_start", "vm_end", "first_pgoff", "born", "died"]
     own = probed.filter(pl.col("pid").is_in(programs))

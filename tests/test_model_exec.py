@@ -11,7 +11,7 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from captures.maps import known_maps
-from replay.agreement import boundaries, probed_lives
+from replay.agreement import boundaries, probed_changes, probed_lives
 from replay.model import Modelled, reconstruct
 from tests.model_machine import PAGE, History
 from tests.test_model_golden import RULES, P, mapped, page, ranges
@@ -50,7 +50,9 @@ def test_trees_of_a_program_are_those_of_the_probes_from_exec_on(
     capture: dict[str, pl.DataFrame], rebuilt: Modelled
 ) -> None:
     """All but where the kernel wrote to the data inside of execve(): its faults are not in the capture."""
-    probed = probed_lives(capture["ev_avc"], boundaries(capture)).filter(pl.col("pid") == PROGRAM)
+    probed = probed_lives(probed_changes(capture["ev_avc"], boundaries(capture))).filter(
+        pl.col("pid") == PROGRAM
+    )
     key = ["vm_start", "vm_end", "first_pgoff", "born", "died"]
     missing = probed.join(rebuilt.lives, on=key, how="anti")
     calls = capture["ev_syscall"].filter((pl.col("pid") == PROGRAM) & (pl.col("name") == "execve"))
