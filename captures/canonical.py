@@ -21,7 +21,7 @@ from schemas.provenance import PAGE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from captures.eventfmt import EventFormat
+    from captures.eventfmt import EventFormat, Field
     from captures.info import Capture
     from captures.roles import From
 
@@ -195,10 +195,7 @@ def syscall_names(capture: Capture) -> dict[str, EventFormat]:
 
 
 def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
-    """Rows of one sys_enter_* or sys_exit_* event; arguments by their place, as their names differ.
-
-    Where a long has 4 bytes, half of the addresses look negative: what is no error (IS_ERR_VALUE()) is one.
-    """
+    """Rows of one sys_enter_* or sys_exit_* event; arguments by their place, as their names differ."""
     _, way, name = event.name.split("_", 2)
     call = OF_32_BITS.get(name, name)
     table = TABLES["ev_syscall"]
@@ -218,12 +215,23 @@ def _syscall(event: EventFormat, raw: pa.RecordBatch) -> Part:
             columns[column.name] = pa.scalar(None, column.type)
         else:
             values = _integers(raw[column_name(field)], column.type.to_pandas_dtype())
-            if column.name == "ret" and event.fields[field].size == 4:
-                values = np.where(values < -MAX_ERRNO, values + (1 << 32), values)
+            if column.name == "ret":
+                values = _returned(event.fields[field], values)
             if name == "mmap_pgoff" and column.name == "arg5":
                 values = values * np.uint64(PAGE_BYTES)
             columns[column.name] = numbers(values)
     return columns
+
+
+def _returned(field: Field, values: Numbers) -> Numbers:
+    """What a system call returned: an error if IS_ERR_VALUE() takes it for one.
+
+    Where a long has 4 bytes, half of the addresses look negative, and text prints errors as 0xffffffea.
+    """
+    if field.size == 4:
+        return np.where(values < -MAX_ERRNO, values + (1 << 32), values)
+    is_error = (values >= (1 << 32) - MAX_ERRNO) & (values < 1 << 32)
+    return values if field.signed else np.where(is_error, values - (1 << 32), values)
 
 
 def _united(name: str, parts: list[Part], wanted: tuple[str, ...]) -> pa.Table:

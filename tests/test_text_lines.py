@@ -144,6 +144,12 @@ def test_heads(head: str, task: str | None, pid: int, cpu: int, ts_ns: int, tmp_
         ),
         ("sys_fork()", {"name": "fork", "arg0": None, "is_exit": False}),
         ("sys_mmap -> 0x7fd1d628e000", {"name": "mmap", "is_exit": True, "ret": 0x7FD1D628E000}),
+        ("sys_madvise -> 0xffffffea", {"name": "madvise", "ret": -22}),  # where a long has 4 bytes
+        ("sys_mmap_pgoff -> 0xd1782000", {"name": "mmap", "ret": 0xD1782000}),
+        (
+            "sys_mmap_pgoff(addr: 0, len: 2000, prot: 3, flags: 2, fd: 3, pgoff: 5)",
+            {"name": "mmap", "arg1": 0x2000, "arg5": 0x5000},
+        ),
         ("sys_execve -> 0xfffffffffffffffe", {"name": "execve", "is_exit": True, "ret": -2}),
         ("sys_exit_brk:         0x254ea000", {"name": "brk", "is_exit": True, "ret": 0x254EA000}),
         (
