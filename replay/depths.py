@@ -13,46 +13,59 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from replay.lifetimes import AFTER
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     Int = NDArray[np.int64]
-    UInt = NDArray[np.uint64]
 
 ROWS_AT_ONCE: Final = 1 << 21
-"""Intervals that are laid out together."""
+"""Edges that are laid out together."""
 
 
-def depths(lives: pl.DataFrame, asked: pl.DataFrame, *, one: bool) -> tuple[Int, Int]:
+def depths(lives: pl.DataFrame, asked: pl.DataFrame) -> tuple[Int, Int]:
     """Least and most intervals on a tree that a lookup can meet at one instant of a span.
 
     Args:
         lives: ``ksm_windows.in_windows``; those whose range is not known are left out.
-        asked: ``anon_vma``, ``after``, ``until`` (places), ``first_pgoff``, ``last_pgoff`` (all inclusive);
-            none null.
-        one: The lookup is of one page offset in this range; else of the range.
+        asked: ``anon_vma``, ``after``, ``until`` (places), ``first_pgoff``, ``last_pgoff`` (all inclusive),
+            ``whole``: the lookup is of this range, else of one page offset in it; none null.
     """
     known = lives.drop_nulls(["first_pgoff", "last_pgoff"])
     rows = asked.with_columns(
         pl.Series(name, _changes_until(known, asked, name)) for name in ("after", "until")
     )
-    state = ["anon_vma", "after", "until"]
+    span = ["anon_vma", "after", "until"]
     spans = (
-        rows.select(state)
+        rows.select(span)
         .with_columns(at=asked["after"], to=asked["until"])
-        .unique(state, keep="first", maintain_order=True)
+        .unique(span, keep="first", maintain_order=True)
         .with_row_index("state")
     )
-    number = rows.join(spans, on=state, how="left", maintain_order="left")["state"].to_numpy()
+    state = rows.join(spans, on=span, how="left", maintain_order="left")["state"].to_numpy().astype(np.int64)
+    edges = _edges(known, spans["anon_vma"].unique())
+    values = edges["pgoff"].unique().sort().to_numpy()
+    edges = edges.with_columns(code=np.searchsorted(values, edges["pgoff"].to_numpy(), side="right"))
+    radix, whole = np.int64(len(values) + 1), asked["whole"].to_numpy()
+    first, last = (
+        state * radix + np.searchsorted(values, asked[f"{end}_pgoff"].to_numpy(), side="right")
+        for end in ("first", "last")
+    )
     least, most = (np.zeros(len(asked), np.int64) for _ in range(2))
-    first, last = (asked[f"{end}_pgoff"].to_numpy() for end in ("first", "last"))
-    count = _deepest if one else _overlapping
-    for part in _parts(spans, known):
-        some = np.flatnonzero((number >= part["state"][0]) & (number <= part["state"][-1]))
-        question = (number[some].astype(np.int64), first[some], last[some])
-        least[some], most[some] = count(_there(part, known), *question)
+    for part in _parts(spans, edges):
+        there = part.join(edges, on="anon_vma", maintain_order="left_right").filter(
+            (pl.col("born_since") < pl.col("to")) & (pl.col("died") > pl.col("at"))
+        )
+        keys = there["state"].to_numpy() * radix + there["code"].to_numpy()
+        surely = there.select((pl.col("born") <= pl.col("at")) & (pl.col("died_since") >= pl.col("to")))
+        signs = there["sign"].to_numpy()
+        mine = (state >= part["state"][0]) & (state <= part["state"][-1])
+        for count, some in ((_overlapping, mine & whole), (_deepest, mine & ~whole)):
+            least[some] = count(keys, signs * surely.to_series().to_numpy(), first[some], last[some])[0]
+            most[some] = count(keys, signs, first[some], last[some])[1]
     return least, most
 
 
@@ -74,75 +87,40 @@ def _changes_until(lives: pl.DataFrame, asked: pl.DataFrame, at: str) -> Int:
     return count
 
 
-def _parts(spans: pl.DataFrame, lives: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """``spans`` in order, so many at a time that about ``ROWS_AT_ONCE`` intervals are laid out."""
-    size = lives.group_by("anon_vma").agg(lives=pl.len().cast(pl.Int64))
+def _parts(spans: pl.DataFrame, edges: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """``spans`` in order, so many at a time that about ``ROWS_AT_ONCE`` edges are laid out."""
+    size = edges.group_by("anon_vma").agg(edges=pl.len().cast(pl.Int64))
     sized = spans.join(size, on="anon_vma", how="left", maintain_order="left")
-    part = sized["lives"].fill_null(0).cum_sum() // ROWS_AT_ONCE
+    part = sized["edges"].cum_sum() // ROWS_AT_ONCE
     yield from spans.with_columns(part=part).partition_by("part", maintain_order=True, include_key=False)
 
 
-def _there(spans: pl.DataFrame, lives: pl.DataFrame) -> pl.DataFrame:
-    """The intervals that are on the tree at some time in each span; ``surely``: all the time."""
-    return (
-        spans.join(lives, on="anon_vma")
-        .filter((pl.col("born_since") < pl.col("to")) & (pl.col("died") > pl.col("at")))
-        .select(
-            *("state", "first_pgoff", "last_pgoff"),
-            surely=(pl.col("born") <= pl.col("at")) & (pl.col("died_since") >= pl.col("to")),
-        )
+def _edges(lives: pl.DataFrame, anon_vmas: pl.Series) -> pl.DataFrame:
+    """Where intervals of these trees begin (``sign`` 1) and have ended (-1); and each page offset 0 (0)."""
+    places = ("born_since", "born", "died_since", "died")
+    own = lives.filter(pl.col("anon_vma").is_in(anon_vmas.implode()))
+    ends = {"born_since": -2, "born": -1, "died_since": AFTER - 1, "died": AFTER}
+    floor = anon_vmas.to_frame().with_columns(
+        pgoff=pl.lit(0, pl.UInt64),
+        sign=pl.lit(0, pl.Int64),
+        **{name: pl.lit(at) for name, at in ends.items()},
     )
+    begins = own.select("anon_vma", *places, pgoff="first_pgoff", sign=pl.lit(1, pl.Int64))
+    over = own.select("anon_vma", *places, pgoff=pl.col("last_pgoff") + 1, sign=pl.lit(-1, pl.Int64))
+    return pl.concat([floor, begins, over], how="diagonal_relaxed").sort("pgoff", maintain_order=True)
 
 
-def _overlapping(there: pl.DataFrame, state: Int, first: UInt, last: UInt) -> tuple[Int, Int]:
-    """Those that begin up to the end of the range, less those that end before it."""
-    found = []
-    for rows in (there.filter("surely"), there):
-        of, begins, ends = (rows[name].to_numpy() for name in ("state", "first_pgoff", "last_pgoff"))
-        values = np.unique(np.concatenate((begins, ends)))
-        radix = np.int64(len(values) + 1)
-        begun, over = (
-            np.sort(of.astype(np.int64) * radix + np.searchsorted(values, edge, side="right"))
-            for edge in (begins, ends)
-        )
-        up_to = state * radix + np.searchsorted(values, last, side="right")
-        before = state * radix + np.searchsorted(values, first, side="left")
-        found.append(
-            np.searchsorted(begun, up_to, side="right") - np.searchsorted(over, before, side="right")
-        )
-    return found[0], found[1]
+def _overlapping(keys: Int, signs: Int, first: Int, last: Int) -> tuple[Int, Int]:
+    """Those that begin up to the end of the range, less those that have ended before it."""
+    begun = np.searchsorted(keys[signs > 0], last, side="right")
+    count = begun - np.searchsorted(keys[signs < 0], first, side="right")
+    return count, count
 
 
-def _deepest(there: pl.DataFrame, state: Int, first: UInt, last: UInt) -> tuple[Int, Int]:
+def _deepest(keys: Int, signs: Int, first: Int, last: Int) -> tuple[Int, Int]:
     """The fewest and the most that lie over one page offset of the range."""
-    edges = _edges(there, np.unique(state))
-    values = np.unique(edges["pgoff"].to_numpy())
-    radix = np.int64(len(values) + 1)
-    keys = edges["state"].to_numpy() * radix + np.searchsorted(
-        values, edges["pgoff"].to_numpy(), side="right"
-    )
-    begin, end = (
-        np.searchsorted(keys, state * radix + np.searchsorted(values, bound, side="right"), side="right")
-        for bound in (first, last)
-    )
-    slices = np.column_stack((begin - 1, end)).ravel()
-    surely, possibly = (np.append(edges[name].to_numpy(), 0) for name in ("surely", "possibly"))
-    return np.minimum.reduceat(surely, slices)[::2], np.maximum.reduceat(possibly, slices)[::2]
-
-
-def _edges(there: pl.DataFrame, states: Int) -> pl.DataFrame:
-    """How many lie over the page offsets from each ``pgoff`` on, by ``state``; the first is page offset 0."""
-    state, one = pl.col("state").cast(pl.Int64), pl.lit(1, pl.Int64)
-    sure = pl.col("surely").cast(pl.Int64)
-    floor = pl.DataFrame({"state": states}).with_columns(
-        pgoff=pl.lit(0, pl.UInt64), surely=pl.lit(0, pl.Int64), possibly=pl.lit(0, pl.Int64)
-    )
-    begins = there.select(state, pgoff="first_pgoff", surely=sure, possibly=one)
-    ends = there.select(state, pgoff=pl.col("last_pgoff") + 1, surely=-sure, possibly=-one)
-    return (
-        pl.concat([floor, begins, ends])
-        .group_by("state", "pgoff")
-        .agg(pl.col("surely", "possibly").sum())
-        .sort("state", "pgoff")
-        .with_columns(pl.col("surely", "possibly").cum_sum().over("state"))
-    )
+    ends = np.append(keys[1:] != keys[:-1], True)
+    edges, depth = keys[ends], np.append(np.cumsum(signs)[ends], 0)
+    begin = np.searchsorted(edges, first, side="right") - 1
+    slices = np.column_stack((begin, np.searchsorted(edges, last, side="right"))).ravel()
+    return np.minimum.reduceat(depth, slices)[::2], np.maximum.reduceat(depth, slices)[::2]

@@ -126,12 +126,15 @@ def bounded_loops(
     known = pl.all_horizontal(pl.col("low", "high").is_not_null()) & ~pl.col("anon_vma").is_in(
         vague.implode()
     )
-    answered = [asked.filter(~known.fill_null(False))]
-    for whole in (True, False):
-        some = asked.filter(known & (pl.col("whole") == whole))
-        named = some.select("anon_vma", "after", "until", first_pgoff="low", last_pgoff="high")
-        least, most = depths(lives, named, one=not whole)
-        answered.append(some.with_columns(least=pl.Series(least), most=pl.Series(most)))
+    some = asked.filter(known)
+    least, most = depths(
+        lives,
+        some.select("anon_vma", "after", "until", "whole", first_pgoff="low", last_pgoff="high"),
+    )
+    answered = [
+        asked.filter(~known.fill_null(False)),
+        some.with_columns(least=pl.Series(least), most=pl.Series(most)),
+    ]
     told = pl.concat(answered, how="diagonal").with_columns(
         least=pl.when(pl.col("most").is_not_null()).then(pl.when("any").then(0).otherwise("least"))
     )
