@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from replay.agreement_causes import CAUSES, IN_CALL, NEVER, UNTOLD_CALLS, explained, unseen
+from replay.agreement_causes import CAUSES, IN_CALL, NEVER, explained, unseen
 from replay.model_births import seen_births
 from replay.model_events import own_faults
 from replay.model_kinds import PAGE
@@ -77,9 +77,8 @@ class Agreement:
 
 def boundaries(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The events that begin or end an operation of a task: ``pid``, ``seq``, ``boundary``. Sorted by seq."""
-    entry = pl.when(pl.col("name").is_in(UNTOLD_CALLS)).then("name").otherwise(pl.lit("enter"))
     calls = events["ev_syscall"].select(
-        "pid", "seq", boundary=pl.when("is_exit").then(pl.lit("leave")).otherwise(entry)
+        "pid", "seq", boundary=pl.when("is_exit").then(pl.lit("leave")).otherwise(pl.lit("enter"))
     )
     # "free" is about another task, long dead.
     tasks = events["ev_task"].filter(pl.col("kind") != "free").select("pid", "seq", boundary="kind")
@@ -231,7 +230,7 @@ def agreement(
     instants = changes.select("tree", "place").join(whole, on="tree", how="semi").sort("tree", "place")
     off = explained(
         off.join(whole.select("tree", "anon_vma"), on="tree", how="left"),
-        unseen(changes, events["ev_fault"]),
+        unseen(changes, events),
         events,
         events_lost=events_lost,
     )

@@ -30,24 +30,28 @@ NEVER: Final = (1 << 63) - 1
 """Place of a death that the capture does not show."""
 UNTOLD_CALLS: Final = ("process_madvise",)
 """Calls whose arguments do not tell what they change."""
-IN_CALL: Final = ("enter", "newtask", "fork", *UNTOLD_CALLS)
+IN_CALL: Final = ("enter", "newtask", "fork")
 """Boundaries of ``agreement.boundaries`` behind which a task is inside of a call."""
 
 
-def unseen(changes: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
+def unseen(changes: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The probed changes that stock events do not show, with the cause.
 
     Args:
         changes: ``ev_avc`` with ``place``, and ``after``, ``until``: the boundary events of the task around
             it; null: there is none.
-        faults: ``ev_fault``.
+        events: Tables ``ev_fault`` and ``ev_syscall``.
 
     Returns:
         ``anon_vma``, ``vm_start``, ``vm_end``, ``place``, ``cause``.
     """
+    faults = events["ev_fault"]
     known = faults.select("pid", "address", "error_code", fault="seq").sort("fault")
-    near = changes.sort("seq").join_asof(
-        known, left_on="seq", right_on="fault", by="pid", check_sortedness=False, coalesce=False
+    calls = events["ev_syscall"].select("pid", call="name", called="seq").sort("called")
+    near = (
+        changes.sort("seq")
+        .join_asof(known, left_on="seq", right_on="fault", by="pid", check_sortedness=False, coalesce=False)
+        .join_asof(calls, left_on="seq", right_on="called", by="pid", check_sortedness=False)
     )
     inside = (
         pl.col("address").is_between(pl.col("vm_start"), pl.col("vm_end"), closed="left").fill_null(False)
@@ -61,8 +65,8 @@ def unseen(changes: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("call_not_over"))
         .when(pl.col("after").is_null() & (pl.col("until") == "leave"))
         .then(pl.lit("call_begun_before"))
-        .when(pl.col("after").is_in(UNTOLD_CALLS))
-        .then("after")
+        .when((pl.col("after") == "enter") & pl.col("call").is_in(UNTOLD_CALLS))
+        .then("call")
         .when(pl.col("is_insert") & read)
         .then(pl.lit("huge_page_read_fault"))
         .when(~in_call & ~in_fault & (pl.col("until") != "exit").fill_null(True))

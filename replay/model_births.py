@@ -1,4 +1,4 @@
-"""Which mappings the capture saw coming into being: what calls mapped, and what forks copied of that."""
+"""Which tasks and mappings the capture saw coming into being: forks, what calls mapped, what forks copied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from replay import model_rules as k
 from replay.model_kinds import (
     OP_BRK,
     OP_EXEC,
@@ -21,12 +22,41 @@ from replay.model_kinds import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _KINDS: Final = (
     *(OP_BRK, OP_EXEC, OP_EXIT, OP_FORK, OP_GROW),
     *(OP_MMAP, OP_MMAP_POPULATE, OP_MOVE, OP_MOVE_MANY, OP_THREAD),
 )
+
+
+def births(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Forks and threads, with ``call`` and ``flags``; without clone_flags, the call that made the task tells.
+
+    ``flags`` null: nothing tells.
+    """
+    ev_task = events["ev_task"]
+    kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
+    calls = (
+        events["ev_syscall"]
+        .with_columns(pending=~pl.col("is_exit") & ~pl.col("name").is_in(("exit", "exit_group")))
+        .select("pid", "seq", "arg0", call=pl.when("pending").then("name"))
+        .sort("seq")
+    )
+    born = (
+        ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null())
+        .sort("seq")
+        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
+    )
+    told = (
+        pl.when(pl.col("call") == "fork")
+        .then(0)
+        .when(pl.col("call") == "vfork")
+        .then(k.CLONE_VM)
+        .when(pl.col("call").is_not_null() & (pl.col("call") != "clone3"))
+        .then("arg0")
+    )
+    return born.with_columns(flags=pl.coalesce(pl.col("clone_flags"), told.cast(pl.UInt64)))
 
 
 class Ranges:

@@ -180,8 +180,10 @@ def has_hole(s: State, mm: int, start: int, end: int) -> bool:
     return bool(start < end)
 
 
-def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, error: int) -> None:
-    """do_mprotect_pkey(); it ends where it fails.
+def mprotect(
+    s: State, mm: int, start: int, end: int, prot: int, grows: int, error: int, cleared: int
+) -> None:
+    """do_mprotect_pkey(); it ends where it fails. ``prot`` replaces the bits ``cleared`` of vm_flags.
 
     ENOMEM: at the first hole, or without one at the VMA that had to be split, as there were too many. EACCES:
     at a file that may not be written to. EPERM: at a sealed VMA.
@@ -206,7 +208,7 @@ def mprotect(s: State, mm: int, start: int, end: int, prot: int, grows: int, err
             start = s.vma[vma].start
         old = s.vma[vma].flags
         last = min(s.vma[vma].end, end)
-        flags = (old & ~VM_ACCESS_FLAGS) | prot
+        flags = (old & ~cleared) | prot
         if error == EACCES and old & (VM_SHARED | VM_WRITE) == VM_SHARED and prot & VM_WRITE:
             return
         if flags != old:

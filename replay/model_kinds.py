@@ -11,7 +11,8 @@ MMAP        start, end, vm_flags, file (0: none), vm_pgoff; MMAP_POPULATE: and i
 FAILED_MMAP start, end, error number, 1 if private and anonymous; MAP_FIXED
 MUNMAP      start, end; FAILED_MUNMAP: start
 BRK         page above the break, 1 if the call moved it
-MPROTECT    start, end, vm_flags of the protection, 1 if PROT_GROWSDOWN, error number
+MPROTECT    start, end, vm_flags of the protection, 1 if PROT_GROWSDOWN, error number; MPROTECT_KEY: and of
+            the protection key
 ADVISE      start, end, vm_flags to clear, vm_flags to set, advice
 POPULATE    start, end; MADV_POPULATE_WRITE
 GUARD       start, end; MADV_GUARD_INSTALL
@@ -65,7 +66,8 @@ from replay import model_rules as k
     OP_REMAP_FILE,
     OP_HOME_NODE,
     OP_FAILED_MOVE_MANY,
-) = range(29)
+    OP_MPROTECT_KEY,
+) = range(30)
 
 OPERANDS: Final = ("a", "b", "c", "d", "e")
 PAGE: Final = 1 << k.PAGE_SHIFT

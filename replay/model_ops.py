@@ -13,6 +13,7 @@ import polars as pl
 
 from replay import model_rules as k
 from replay.call_arguments import ARGUMENTS
+from replay.model_births import births
 from replay.model_events import faults_apart, finished_calls, not_determined, with_segments
 from replay.model_kinds import (
     MAX_PAGE,
@@ -38,6 +39,7 @@ from replay.model_kinds import (
     OP_MOVE,
     OP_MOVE_MANY,
     OP_MPROTECT,
+    OP_MPROTECT_KEY,
     OP_MUNMAP,
     OP_POPULATE,
     OP_REMAP_FILE,
@@ -119,29 +121,8 @@ def _rows(
 
 
 def _births(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], dict[str, int]]:
-    """Forks and threads; where the capture has no clone_flags, the call that made the task tells."""
-    ev_task = events["ev_task"]
-    kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
-    calls = (
-        events["ev_syscall"]
-        .with_columns(pending=~pl.col("is_exit") & ~pl.col("name").is_in(("exit", "exit_group")))
-        .select("pid", "seq", "arg0", call=pl.when("pending").then("name"))
-        .sort("seq")
-    )
-    born = (
-        ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null())
-        .sort("seq")
-        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
-    )
-    told = (
-        pl.when(pl.col("call") == "fork")
-        .then(0)
-        .when(pl.col("call") == "vfork")
-        .then(k.CLONE_VM)
-        .when(pl.col("call").is_not_null() & (pl.col("call") != "clone3"))
-        .then("arg0")
-    )
-    born = born.with_columns(flags=pl.coalesce(pl.col("clone_flags"), told.cast(pl.UInt64)))
+    """Forks and threads."""
+    born = births(events)
     unknown = born["flags"].null_count()
     shares = (pl.col("flags").fill_null(0) & k.CLONE_VM) != 0
     made = pl.when(shares).then(OP_THREAD).otherwise(OP_FORK)
@@ -282,10 +263,13 @@ def _brk(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 def _mprotect(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     begun = pl.col("ret").is_in((0, -k.ENOMEM, -k.EACCES, -k.EPERM))
     changed = rows.filter(begun & (pl.col("arg0") % PAGE == 0))
-    prot = pl.col("arg2") & k.VM_ACCESS_FLAGS
+    has_key = (pl.col("name") == "pkey_mprotect") & (pl.col("arg3") <= k.VM_PKEY >> k.VM_PKEY_SHIFT)
+    key = pl.when(has_key).then(pl.col("arg3") * (1 << k.VM_PKEY_SHIFT)).otherwise(0)
+    kind = pl.when(has_key).then(OP_MPROTECT_KEY).otherwise(OP_MPROTECT)
+    prot = (pl.col("arg2") & k.VM_ACCESS_FLAGS) | key
     end = _page("arg0") + _pages("arg1")
     grows = _has("arg2", k.PROT_GROWSDOWN)
-    return [_rows(changed, OP_MPROTECT, _page("arg0"), end, prot, grows, -pl.col("ret"))]
+    return [_rows(changed, kind, _page("arg0"), end, prot, grows, -pl.col("ret"))]
 
 
 def _madvise(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:

@@ -45,6 +45,7 @@ from replay.model_kinds import (
     OP_MOVE,
     OP_MOVE_MANY,
     OP_MPROTECT,
+    OP_MPROTECT_KEY,
     OP_MUNMAP,
     OP_POPULATE,
     OP_REMAP_FILE,
@@ -56,6 +57,7 @@ from replay.model_kinds import (
 )
 from replay.model_locks import home_node, lock_all, mbind, mlock
 from replay.model_mremap import failed_mremap_to, failed_remap_move, grow_in_place, mremap_to, remap_move
+from replay.model_rules import VM_ACCESS_FLAGS, VM_PKEY
 from replay.model_spaces import execve, fork, mmput, publish, space_of
 from replay.model_state import (
     ANON_VMAS,
@@ -170,7 +172,9 @@ def step(s: State, ops: Operations, op: int) -> None:
     if kind == OP_FAULT:
         fault(s, mm, a, b)
     elif kind == OP_MPROTECT:
-        mprotect(s, mm, a, b, c, d, e)
+        mprotect(s, mm, a, b, c, d, e, VM_ACCESS_FLAGS)
+    elif kind == OP_MPROTECT_KEY:
+        mprotect(s, mm, a, b, c, d, e, VM_ACCESS_FLAGS | VM_PKEY)
     elif kind == OP_ADVISE:
         madvise(s, mm, a, b, c, d, e)
     elif kind == OP_POPULATE:

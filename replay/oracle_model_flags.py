@@ -31,7 +31,14 @@ class FlagCalls:
                 self.areas.anon_vma_prepare(vma)
             vma = mm.find(vma.end)
 
-    def _sys_mprotect(self, mm: Mm, arguments: list[int], ret: int) -> None:
+    def _sys_pkey_mprotect(self, mm: Mm, arguments: list[int], ret: int) -> None:
+        """A protection key of -1 is none: as mprotect()."""
+        if arguments[3] > 15:
+            self._sys_mprotect(mm, arguments, ret)
+        else:
+            self._sys_mprotect(mm, arguments, ret, arguments[3] << k.VM_PKEY_SHIFT, k.VM_PKEY)
+
+    def _sys_mprotect(self, mm: Mm, arguments: list[int], ret: int, key: int = 0, key_mask: int = 0) -> None:
         start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + pages_of(arguments[1])
         if ret not in (0, -k.ENOMEM, -k.EACCES, -k.EPERM) or arguments[0] % _PAGE or start >= end:
             return
@@ -45,7 +52,8 @@ class FlagCalls:
             return
         if arguments[2] & k.PROT_GROWSDOWN:
             start = vma.start
-        prot = arguments[2] & k.VM_ACCESS_FLAGS
+        prot = arguments[2] & k.VM_ACCESS_FLAGS | key
+        mask = k.VM_ACCESS_FLAGS | key_mask
         if ret == -k.EACCES:
             closed = [
                 each.start
@@ -57,9 +65,7 @@ class FlagCalls:
             ret, end = 0, min([end, *closed])
         self._full = ret == -k.ENOMEM and not self._has_hole(mm, start, end)
         self.doubts["too_many_vmas"] += self._full
-        self._walk(mm, start, end, ret, lambda flags: flags & ~k.VM_ACCESS_FLAGS | prot, self._mprotect_fixup)
-
-    _sys_pkey_mprotect = _sys_mprotect
+        self._walk(mm, start, end, ret, lambda flags: flags & ~mask | prot, self._mprotect_fixup)
 
     def _has_hole(self, mm: Mm, start: int, end: int) -> bool:
         pages = {page for vma in mm.vmas for page in range(max(vma.start, start), min(vma.end, end))}

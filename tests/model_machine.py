@@ -121,7 +121,11 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
 
     def mprotect() -> None:
         arguments = (draw(page), draw(length), draw(prot) | draw(st.sampled_from((0, 0, 0, 0x1000000))))
-        history.call(draw(pid), "mprotect", arguments, draw(walked))
+        if draw(st.integers(0, 3)):
+            history.call(draw(pid), "mprotect", arguments, draw(walked))
+        else:
+            key = draw(st.sampled_from((0, 1, 2**64 - 1, 2**32 - 1)))
+            history.call(draw(pid), "pkey_mprotect", (*arguments, key), draw(walked))
 
     def madvise() -> None:
         advice = st.sampled_from((2, 10, 11, 12, 12, 13, 15, 18, 19, 23, 23, 4, 102))

@@ -110,6 +110,19 @@ def test_a_home_node_keeps_policies_apart(history: History, rules: str) -> None:
     assert ranges(model(history, rules)) == [(0, 4), (4, 8), (8, 12)]
 
 
+def test_protection_keys_keep_vmas_apart(history: History, rules: str) -> None:
+    """mprotect() keeps the key that a VMA has; -1 is none."""
+    mapped(history, 0, 8)
+    history.call(P, "pkey_mprotect", (page(2), 2 * PAGE, 3, 1))
+    assert ranges(model(history, rules)) == [(0, 2), (2, 4), (4, 8)]
+    protected(history, 0, 8, 1)
+    assert ranges(model(history, rules)) == [(0, 2), (2, 4), (4, 8)]
+    history.call(P, "pkey_mprotect", (page(2), 2 * PAGE, 1, 2**64 - 1))
+    assert ranges(model(history, rules)) == [(0, 2), (2, 4), (4, 8)]
+    history.call(P, "pkey_mprotect", (page(2), 2 * PAGE, 1, 0))
+    assert ranges(model(history, rules)) == [(0, 8)]
+
+
 def test_mprotect_ends_at_a_sealed_vma(history: History, rules: str) -> None:
     mapped(history, 0, 8)
     history.call(P, "mseal", (page(4), 2 * PAGE, 0))
