@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from captures.columns import flags, is_valid, numbers, release_unused, reordered
-from captures.matching import COMMON, Match, column_name, find_roles, is_number
+from captures.decode import COMMON, column_name
+from captures.matching import Match, find_roles, is_number
 from captures.roles import OF_32_BITS, SYSCALLS
 from schemas import TABLES
 from schemas.provenance import PAGE_BYTES

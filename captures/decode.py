@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 COMMON: Final = ("seq", "ts_ns", "cpu", "pid")
 """Columns that every event table begins with."""
 
+_COMMON_TYPES: Final = (pa.int64(), pa.int64(), pa.int32(), pa.int32())
+
 JOINED_ROWS: Final = 1 << 15
 """Rows up to which the parts of a table are joined."""
 
@@ -272,6 +274,9 @@ class Decoder:
             An own field that has the name of one of the first four gets ``_`` behind its name.
         """
         parts = self.events[number]
+        if not parts.index:  # most events of most captures
+            own = [(column_name(each.name), arrow_type(each)) for each in parts.asked]
+            return pa.schema([*zip(COMMON, _COMMON_TYPES, strict=True), *own]).empty_table()
         index = joined(parts.index, np.dtype(np.int64))
         seq = index if rank is None else rank[index]
         order = None if rank is None or bool((seq[1:] > seq[:-1]).all()) else np.argsort(seq, kind="stable")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 
 from captures.cursor import HINT_CORRUPT
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _FIELD: Final = re.compile(
-    rb"^\tfield:(?P<decl>[^;]{1,256});\s*offset:(?P<offset>\d{1,7});\s*size:(?P<size>\d{1,7});(?:\s*signed:(?P<signed>\d))?",
+    rb"^\tfield:([^;]{1,256});\s*offset:(\d{1,7});\s*size:(\d{1,7});(?:\s*signed:(\d))?",
     re.MULTILINE,
 )
 _DECL: Final = re.compile(r"^(?P<type>.*?)\s*(?P<name>\w+)\s*(?:\[(?P<length>[^\]]*)\])?\s*$", re.DOTALL)
@@ -71,12 +71,26 @@ class Field:
     @property
     def element(self) -> str:
         """C type of one element: the type without ``__data_loc``, ``const`` and ``[]``."""
-        return re.sub(r"__data_loc|__rel_loc|const|\[\]", "", self.type).strip()
+        return _element(self.type)
 
     @property
     def is_string(self) -> bool:
         """Whether the value is text: a ``char`` array of any kind."""
         return self.element == "char" and (self.length is not None or self.is_dynamic)
+
+
+# Most fields are declared in many events, the common ones in all.
+@lru_cache(maxsize=4096)
+def _declaration(text: bytes) -> tuple[str, str, str | None] | None:
+    """Name, C type and what stands in ``[...]``; None: it is no declaration."""
+    found = _DECL.match(text.decode("utf-8", "backslashreplace"))
+    return None if found is None else (found["name"], found["type"], found["length"])
+
+
+@lru_cache(maxsize=4096)
+def _element(type_: str) -> str:
+    """``Field.element`` of a C type."""
+    return re.sub(r"__data_loc|__rel_loc|const|\[\]", "", type_).strip()
 
 
 @dataclass(frozen=True)
@@ -136,18 +150,12 @@ class EventFormat:
         return by_name
 
     def _field(self, match: re.Match[bytes]) -> Field:
-        text = match["decl"].decode("utf-8", "backslashreplace")
-        decl = _DECL.match(text)
+        declared, offset, size, signed = match.groups()
+        decl = _declaration(declared)
         if decl is None:
-            raise self._corrupt("a C declaration", repr(text))
-        return Field(
-            name=decl["name"],
-            type=decl["type"],
-            offset=int(match["offset"]),
-            size=int(match["size"]),
-            signed=match["signed"] == b"1",
-            length=decl["length"],
-        )
+            raise self._corrupt("a C declaration", repr(declared.decode("utf-8", "backslashreplace")))
+        name, type_, length = decl
+        return Field(name, type_, int(offset), int(size), signed == b"1", length)
 
     def _corrupt(self, expected: str, found: str) -> CorruptError:
         return CorruptError(

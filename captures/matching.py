@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from captures.columns import arrow_type
+from captures.decode import COMMON, column_name
 from captures.roles import ROLES, From, Role
 from schemas import TABLES
 from schemas.errors import MissingEventsError
@@ -16,8 +17,6 @@ from schemas.errors import MissingEventsError
 if TYPE_CHECKING:
     from captures.eventfmt import EventFormat
     from captures.info import Capture
-
-COMMON: Final = ("seq", "ts_ns", "cpu", "pid")
 
 # What perf probe, kprobe_events and fprobe events put around the name of the function.
 _DECORATION: Final = re.compile(r"^(?:[pr]_)?(?P<function>\w+?)(?:__(?:entry|exit|return))?(?:_\d+)?$")
@@ -97,11 +96,6 @@ def _matched(name: str, event: EventFormat, role: Role) -> Match:
                 sources[column.name] = From((lower,), source.rule, () if upper is None else (upper,))
     needed = [each.name for each in columns if each.null is None and each.name not in role.constants]
     return Match(name, role, sources, tuple(each for each in needed if each not in sources))
-
-
-def column_name(field: str) -> str:
-    """Name that ``Capture.decode`` gives to an event's own field."""
-    return f"{field}_" if field in COMMON else field
 
 
 def is_number(event: EventFormat, field: str) -> bool:
