@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.errors import UnknownFormatError
+from schemas.errors import UnknownFormatError, UsageError
 
 if TYPE_CHECKING:
     import os
@@ -20,16 +20,18 @@ __all__ = ["Capture", "CaptureInfo", "open_capture"]
 _SNIFF_BYTES = 64
 
 
-def open_capture(path: str | os.PathLike[str]) -> Capture:
+def open_capture(path: str | os.PathLike[str], ts2secs: int | None = None) -> Capture:
     """Open a capture: trace.dat 6 or 7, perf.data, or trace text, as it is or packed (.xz, .gz, .zst).
 
     Trace text is what tracefs, ``trace-cmd report`` or ``perf script`` print.
 
     Args:
         path: The file.
+        ts2secs: Ticks a second of a trace clock that counts no ns; None: times are what the file says.
 
     Raises:
         UnknownFormatError: The file is in no format that is known.
+        UsageError: ``ts2secs`` for a file that is no trace.dat: its times are ns, or text.
         TruncatedError, CorruptError: The file cannot be read.
         CaptureError: The file cannot be opened.
     """
@@ -43,7 +45,13 @@ def open_capture(path: str | os.PathLike[str]) -> Capture:
         if is_tracedat(head):
             from captures.tracedat_capture import TraceDatCapture
 
-            return TraceDatCapture(source)
+            return TraceDatCapture(source, ts2secs)
+        if ts2secs is not None:
+            raise UsageError(
+                "--ts2secs is for the ticks of a trace.dat",
+                where=f"{source.path} is none",
+                hint="leave it out; of text, print it again: trace-cmd report -t --ts2secs HZ",
+            )
         from captures.perfdata import is_perfdata
 
         if is_perfdata(head):

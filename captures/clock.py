@@ -35,8 +35,12 @@ class TimeConversion:
     is_tsc: bool = False
 
     @classmethod
-    def of(cls, container: Container) -> TimeConversion:
+    def of(cls, container: Container, ts2secs: int | None = None) -> TimeConversion:
         """Read the options TSC2NSEC, OFFSET (ns) and DATE (us).
+
+        Args:
+            container: The file.
+            ts2secs: Ticks a second, in place of TSC2NSEC.
 
         Raises:
             CorruptError: A value that cannot be right.
@@ -45,6 +49,10 @@ class TimeConversion:
         if abs(offset) > MAX_NS:
             offset_at = container.option_cursor(b"")
             raise offset_at.corrupt("the time offset is too large", expected="64 bits", found=str(offset))
+        if ts2secs is not None:
+            # The largest shift that leaves the factor 32 bits.
+            shift = 32 - (10**9 // ts2secs).bit_length()
+            return cls((10**9 << shift) // ts2secs, shift, offset, is_tsc=True)
         contents = container.options.get(c.TSC2NSEC)
         if not contents:
             return cls(offset=offset)

@@ -227,7 +227,11 @@ def file_rows(damage: str | None) -> Iterable[QualityRow]:
 
 
 def clock_rows(
-    clocks: Iterable[str | None], *, has_tsc_conversion: bool, of_ticks: bool = False
+    clocks: Iterable[str | None],
+    *,
+    has_tsc_conversion: bool,
+    of_ticks: bool = False,
+    ts2secs: int | None = None,
 ) -> Iterable[QualityRow]:
     """Rows about the trace clocks of the buffers.
 
@@ -235,7 +239,11 @@ def clock_rows(
         clocks: What the file says they are.
         has_tsc_conversion: Whether it says how to make ns of cycles.
         of_ticks: Whether the kernel's statistics say that some count no ns.
+        ts2secs: Ticks a second, by the user; None: the user does not say.
     """
+    if ts2secs is not None:
+        text = f"times were made of ticks, {ts2secs} of which are a second by --ts2secs, not by the capture"
+        yield QualityRow("clock", None, None, None, None, text, "info")
     names = sorted({clock or "unknown" for clock in clocks})
     if len(names) > 1:
         text = f"its parts use different clocks ({', '.join(names)}): their events have no common order"
@@ -246,7 +254,7 @@ def clock_rows(
                 f"the clock {name} {NOT_NS[name]}: durations are not known, a second stands for 10^9 of them"
             )
             yield QualityRow(NO_NS, None, None, None, None, text, "warning")
-        elif of_ticks and name not in NOT_NS:
+        elif of_ticks and not has_tsc_conversion and name not in NOT_NS:
             text = f"the clock is {name} by the file, but counts no ns by the kernel's statistics: "
             text += "durations are not known, a second stands for 10^9 of its ticks"
             yield QualityRow(NO_NS, None, None, None, None, text, "warning")

@@ -54,8 +54,12 @@ class Scan:
 class TraceDatCapture:
     """A capture in the format of trace-cmd, version 6 or 7. See ``captures.info.Capture``."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, ts2secs: int | None = None) -> None:
         """Read the tables of the file, but no event.
+
+        Args:
+            source: The file.
+            ts2secs: Ticks a second of its clock; None: its times are ns, or it says what they are.
 
         Raises:
             UnknownFormatError, TruncatedError, CorruptError: The tables cannot be read.
@@ -63,7 +67,8 @@ class TraceDatCapture:
         self._source = source
         self._container = read_container(source.data, source.path)
         self.formats = parse_formats(self._container.event_texts, source.path)
-        self._convert = TimeConversion.of(self._container)
+        self._ts2secs = ts2secs
+        self._convert = TimeConversion.of(self._container, ts2secs)
         self._scan: Scan | None = None
         self._broken: dict[str, tuple[int, int]] = {}
 
@@ -140,6 +145,7 @@ class TraceDatCapture:
         rows += losses.clock_rows(
             (each.clock for each in used),
             has_tsc_conversion=self._convert.is_tsc,
+            ts2secs=self._ts2secs,
             of_ticks=bool({each.name for each in used} & losses.buffers_of_ticks(self._container)),
         )
         rows += losses.machine_rows(self.info.arch, self._container.machine_page_bytes)

@@ -119,6 +119,16 @@ def analyze(
             "--max-page-sharing", metavar="N", min=2, help="Say what this limit of KSM would change."
         ),
     ] = None,
+    ts2secs: Annotated[
+        int | None,
+        typer.Option(
+            "--ts2secs",
+            metavar="HZ",
+            min=1000,
+            max=10**10,
+            help="Ticks a second of a trace.dat whose clock counts cycles (x86-tsc).",
+        ),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
     redact: Annotated[
         str | None,
@@ -155,6 +165,7 @@ def analyze(
         maps=None if maps is None else str(maps),
         walks=walks,
         max_page_sharing=max_page_sharing,
+        ts2secs=ts2secs,
     )
     if strategy is not None:
         options = replace(options, strategies=tuple(strategy))

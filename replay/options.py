@@ -21,6 +21,7 @@ class AnalyzeOptions:
         walks: ``observed`` (those of the capture) or ``every-node`` (besides, what a migration and a reclaim
             of every stable node would cost).
         max_page_sharing: A limit of KSM: what it and a few others would change; None: not asked.
+        ts2secs: Ticks a second of a trace clock that counts no ns; None: times are what the capture says.
     """
 
     strategies: tuple[str, ...] = ("full", "addr", "vm_pgoff", "linear")
@@ -29,3 +30,4 @@ class AnalyzeOptions:
     maps: str | None = None
     walks: str = "observed"
     max_page_sharing: int | None = None
+    ts2secs: int | None = None

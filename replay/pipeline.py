@@ -93,7 +93,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
     options = AnalyzeOptions() if options is None else options
     asked = chosen(options.strategies)
     check(options)
-    with open_capture(path) as capture:
+    with open_capture(path, options.ts2secs) as capture:
         probed = _has_probes(capture, options)
         tables = canonical_events(capture, bare=("ev_obs_next",))
         quality = capture.quality()

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from replay.inspect import inspect
+from replay.options import AnalyzeOptions
 from replay.pipeline import analyze
-from schemas.errors import CaptureError
+from schemas.errors import CaptureError, UsageError
 from tests.test_tracedat_report import DATA
 from tests.tracedat_convert import convert
 from tests.tracedat_writer import Kernel
@@ -38,6 +39,17 @@ def test_cycles_are_no_durations() -> None:
     assert walk["observed_ns"].null_count() == walk["predicted_ns"].null_count() == len(walk) > 0
     assert walk["end_ns"].null_count() == loop["iterations"].null_count() == 0
     assert "no_ns" in kinds(tables)
+
+
+def test_cycles_a_second_give_durations() -> None:
+    tables = analyze(DATA / "x86_tsc.dat", AnalyzeOptions(ts2secs=2_600_000_000)).tables
+    walk = pl.DataFrame(tables["walk"])
+    assert walk["observed_ns"].null_count() == 0
+    assert walk["observed_ns"].equals(walk["end_ns"] - walk["ts_ns"], check_names=False)
+    assert "no_ns" not in kinds(tables)
+    assert any("--ts2secs" in effect for effect in tables["quality"]["effect"].to_pylist())
+    with pytest.raises(UsageError, match="ticks of a"):
+        analyze(DATA.parent / "text" / "triple.report.txt.xz", AnalyzeOptions(ts2secs=10**9))
 
 
 def test_inspect_answers_nothing_about_time_with_cycles() -> None:

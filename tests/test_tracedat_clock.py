@@ -10,8 +10,8 @@ import pytest
 
 from captures import open_capture
 from schemas.errors import CorruptError
+from tests.test_ringbuf import FORMAT, event, quality, read, write
 from tests.test_ringbuf import LITTLE as K
-from tests.test_ringbuf import event, quality, read, write
 from tests.test_tracedat_report import trace_cmd
 from tests.tracedat_writer import Buffer, TraceDat, event_format
 
@@ -57,6 +57,22 @@ def test_a_clock_of_cycles_with_its_conversion_is_no_problem(tmp_path: Path) -> 
     assert [(row["kind"], row["severity"]) for row in quality(path)] == [("no_ns", "warning")]
     path.write_bytes(TraceDat(formats, buffers, options=[(TSC2NSEC, TSC)]).build())
     assert quality(path) == []
+
+
+@pytest.mark.parametrize("hz", [1000, 25_000_000, 999_999_999, 10**9, 2_899_886_000, 10**10])
+def test_ticks_a_second_that_the_user_knows(tmp_path: Path, hz: int) -> None:
+    """As `trace-cmd report -t --ts2secs`, whose factor is a double; ours has 28 to 32 bits."""
+    path = tmp_path / "t.dat"
+    path.write_bytes(TraceDat([("t", FORMAT)], [Buffer({0: PAGES[0]}, clock="x86-tsc")]).build())
+    with open_capture(path, hz) as capture:
+        times = capture.decode(["t:e"])["t:e"]["ts_ns"].to_pylist()
+        assert [row["kind"] for row in capture.quality().to_pylist()] == ["clock"]
+    command = [trace_cmd(), "report", "-t", "--ts2secs", str(hz), "-i", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed = [int(text.replace(".", "")) for text in re.findall(r"\] *([\d.]+): e:", done.stdout)]
+    assert len(times) == len(printed) == 2
+    assert max(abs(a - b) / b for a, b in zip(times, printed, strict=True)) < 2**-28
+    assert times[1] - times[0] == pytest.approx(123456 * 10**9 / hz, rel=1e-6, abs=1)
 
 
 @pytest.mark.parametrize(("now", "kinds"), [("34098.846952", []), ("88524921025814", ["no_ns"])])
