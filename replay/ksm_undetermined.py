@@ -343,19 +343,16 @@ def _loop_rows(
         .join(loops, on=["walk", "number", "item"], how="left")
         .sort("walk", "number", "search_new_forks", "born", descending=[False, False, False, True])
     )
-    surely = pl.col("surely").fill_null(False)
-    least = (
-        pl.when(restores & surely)
-        .then("hit_least")
-        .when(surely & ~second)
-        .then(pl.min_horizontal("hit_least", 1))
-        .otherwise(0)
+    ran = pl.col("surely").fill_null(False) & (restores | ~second)
+    least = pl.when(restores).then("hit_least").otherwise(pl.min_horizontal("hit_least", 1))
+    made = made.with_columns(
+        least=pl.when(pl.col("most").is_not_null()).then(pl.when(ran).then(least).otherwise(0))
     )
-    made = made.with_columns(least=pl.when(pl.col("most").is_not_null()).then(least))
+    known = ran & (pl.col("least") == pl.col("most"))
     return made.with_columns(
-        iterations=pl.when(pl.col("least") == pl.col("most")).then("most"),
-        iterations_least=pl.when(pl.col("least") != pl.col("most")).then("least"),
-        iterations_most=pl.when(pl.col("least") != pl.col("most")).then("most"),
+        iterations=pl.when(known).then("most"),
+        iterations_least=pl.when(~known).then("least"),
+        iterations_most=pl.when(~known).then("most"),
     )
 
 

@@ -101,10 +101,10 @@ def _bounds(facts: Facts) -> list[str]:
     exact, bounds, unknown = (facts.counted[name] for name in ("counted", "bounded", "unknown"))
     if not bounds:
         return []
-    nothing = f", {_number(unknown)} neither" if unknown else ""
+    nothing = f", nothing of {_number(unknown)}" if unknown else ""
     return [
-        f"Of {_number(exact + bounds + unknown)} walks {_number(exact)} have counts, {_number(bounds)} "
-        f"bounds{nothing}; what would be missed is known of {_number(facts.counted['missed_known'])}."
+        f"Of {_number(exact + bounds + unknown)} walks, counts are known of {_number(exact)}, bounds of "
+        f"{_number(bounds)}{nothing}; what would be missed, of {_number(facts.counted['missed_known'])}."
     ]
 
 
@@ -212,6 +212,8 @@ def measures(facts: Facts) -> list[str]:
         "Nr_iteration_total to Skip_mm_mismatch: maxima, each over all inner loops; Time_ms: longest walk.",
         "found, missed: mappings, summed over the walks. -: not known.",
     ]
+    if facts.counted["bounded"]:
+        sentences.append("a..b: at least and at most; inner loops that may not have been run are among them.")
     timed = {row["strategy"] for row in facts.rows if row["time_ms_max"] is not None}
     if OBSERVED in timed:
         sentences.append("Time_ms of row observed is measured.")

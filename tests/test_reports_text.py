@@ -304,6 +304,31 @@ def test_text_names_the_worst_walks() -> None:
     assert "8,000 iterations in 4 loops, took 34.600 ms" in " ".join(text.split())
 
 
+def test_walks_that_have_only_bounds_are_counted_and_told() -> None:
+    """One walk of the sample gets bounds under addr in place of its count, another loses all counts."""
+    tables = sample_tables()
+    walks = [
+        row | {"mappings_missed": 0, "iterations_total": row["iterations_total"] or 1}
+        for row in tables["walk"].to_pylist()
+    ]
+    first, second, *rest = sorted({row["walk_id"] for row in walks if row["strategy"] != "observed"})
+    for row in walks:
+        if row["walk_id"] == first and row["strategy"] == "full":
+            row |= {"iterations_total": None, "iterations_total_least": 70_000, "mappings_missed": None}
+            row |= {"iterations_total_most": 90_000, "loops": None}
+        if row["walk_id"] == second and row["strategy"] != "observed":
+            row |= {"iterations_total": None}
+    shown = [row for row in walks if row["strategy"] != "observed"]
+    told = tables | {"walk": table("walk", shown)}
+    counted = json.loads(json_summary(told))["walks"]
+    assert counted == {"counted": len(rest), "bounded": 1, "unknown": 1, "missed_known": len(rest) + 1}
+    text = " ".join(render_text(told).split())
+    known = f"counts are known of {len(rest)}, bounds of 1, nothing of 1"
+    assert f"Of {len(rest) + 2} walks, {known}; what would be missed, of {len(rest) + 1}." in text
+    assert f"walk {first} at" in text.partition("Worst walks")[2].partition(";")[0]
+    assert "70000..90000 iterations," in text.partition("Worst walks")[2]
+
+
 def test_digits_count_the_loops_of_each_power_of_two() -> None:
     lines = render_text(sample_tables()).splitlines()
     plot = lines[lines.index("Inner loops by iterations:") + 1 :]
