@@ -250,9 +250,9 @@ def clock_rows(
         yield QualityRow(CLOCKS_DIFFER, None, None, None, None, text, "error")
     for name in names:
         if name in NOT_NS and not has_tsc_conversion:
-            text = (
-                f"the clock {name} {NOT_NS[name]}: durations are not known, a second stands for 10^9 of them"
-            )
+            unless = " without --ts2secs" if name == "x86-tsc" else ""
+            text = f"the clock {name} {NOT_NS[name]}: durations are not known{unless}, "
+            text += "a second stands for 10^9 of them"
             yield QualityRow(NO_NS, None, None, None, None, text, "warning")
         elif of_ticks and not has_tsc_conversion and name not in NOT_NS:
             text = f"the clock is {name} by the file, but counts no ns by the kernel's statistics: "
