@@ -45,12 +45,15 @@ def steps(kernel: str, tool: str, recipes: tuple[str, ...] = EXACT, buffer_mib: 
     into = shlex.quote(f"cat >> {DYNAMIC_EVENTS}")
     files = " ".join(shlex.quote(str(path)) for path in paths)
     names = " ".join(f"-:{system}/" for system in systems)
-    record = f"record until Ctrl-C, or name a command at the end{_caveat(kernel, tool)}"
+    record = f"record until Ctrl-C, or name a command at the end{_caveat(kernel, tool)}; {_UNKNOWN}"
     return [
         Step("define the probes", f"cat {files} | sudo sh -c {into}"),
         Step(record, _record(tool, systems, buffer_mib)),
         Step("remove the probes", f"printf '%s\\n' {names} | sudo sh -c {into}"),
     ]
+
+
+_UNKNOWN: Final = "without events that this kernel does not have, which the tool names"
 
 
 def _caveat(kernel: str, tool: str) -> str:
