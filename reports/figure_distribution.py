@@ -169,7 +169,11 @@ def finding(measure: Measure, found: Mapping[str, Distribution], facts: Facts) -
         if name in found:
             by_value.setdefault(found[name].most, []).append(name)
     said = [f"{', '.join(names)} {value_name(measure, most)}" for most, names in by_value.items()]
-    what = {"iterations": "Most iterations of one inner loop", "holds": "Longest lock hold of one inner loop"}
+    of = ", of those counted" if facts.counted["bounded"] else ""
+    what = {
+        "iterations": f"Most iterations of one inner loop{of}",
+        "holds": "Longest lock hold of one inner loop",
+    }
     return f"{what.get(measure.name, 'Longest walk')}: {'; '.join(said)}."
 
 

@@ -42,12 +42,12 @@ def draw(tables: Mapping[str, pa.Table], facts: Facts, detail: float) -> Figure 
     if seen is None:
         return None
     names = [name for name in facts.strategies if name in seen.lookups][:MAX_PANELS]
-    view = _View(seen, origin)
+    view = _View(seen, origin, misses="is known to miss" if facts.counted["bounded"] else "misses")
     data = [trace for place, name in enumerate(names) for trace in _panel(view, name, place)]
     rows = [_row(view, name) for name in names]
     return Figure(
         name="space",
-        finding=_finding(seen, names),
+        finding=_finding(view, names),
         title=f"Address space of anon_vma {seen.anon_vma:#x} over time, in page offsets from {seen.low:#x}",
         caption=_caption(view, facts, names),
         spec={"data": data, "layout": _layout(view, names)},
@@ -60,10 +60,11 @@ def draw(tables: Mapping[str, pa.Table], facts: Facts, detail: float) -> Figure 
     )
 
 
-def _finding(seen: Scene, names: Sequence[str]) -> str:
+def _finding(view: _View, names: Sequence[str]) -> str:
+    seen = view.seen
     missing = [f"{name} misses {seen.missed[name]:,}" for name in names if seen.missed[name]]
     if not missing:
-        return "No strategy misses a mapping of this anon_vma."
+        return f"No strategy {view.misses} a mapping of this anon_vma."
     clean = [name for name in names if not seen.missed[name]]
     rest = f"; {', '.join(clean)} none" if clean else ""
     return f"{', '.join(missing)} mappings of this anon_vma{rest}."
@@ -72,8 +73,9 @@ def _finding(seen: Scene, names: Sequence[str]) -> str:
 class _View:
     """A scene with the numbers of its axes: seconds after the first event, pages after the lowest."""
 
-    def __init__(self, seen: Scene, origin: int) -> None:
+    def __init__(self, seen: Scene, origin: int, misses: str) -> None:
         self.seen = seen
+        self.misses = misses
         self.origin = origin
         left, right = self.seconds(seen.start_ns), self.seconds(seen.end_ns)
         pad = max((right - left) * 0.02, 1e-6)
@@ -100,7 +102,7 @@ class _View:
         missed = self.seen.missed[name]
         cause = self.seen.causes.get(name)
         if not missed:
-            return f"<b>{plotly_label(name)}</b> misses none here"
+            return f"<b>{plotly_label(name)}</b> {self.misses} none here"
         why = "" if cause is None else f", since {plotly_label(self.since(cause))}"
         return f"<b>{plotly_label(name)}</b> misses {missed:,} here{why}"
 
