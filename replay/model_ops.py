@@ -172,7 +172,8 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
         .when(anonymous)
         .then(0)
         .otherwise((pl.col("arg4") & k.MAX_FD).cast(pl.Int64) + 1),
-        pgoff=pl.when(anonymous & shared).then(0).when(anonymous).then(start).otherwise(_page("arg5")),
+        # Huge pages are those of a file, also without one.
+        pgoff=pl.when(~anonymous | huge).then(_page("arg5")).when(shared).then(0).otherwise(start),
         asked=asked,
     )
     made = made.filter(pl.col("arg1") > 0)

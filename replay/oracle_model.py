@@ -375,11 +375,10 @@ class OracleModel(MremapCalls, FlagCalls):
             return
         start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + pages_of(length)
         file, vm_flags = self._mapped(mm, prot, flags, fd)
-        pgoff = offset >> k.PAGE_SHIFT if not flags & k.MAP_ANONYMOUS else start
+        has_file = not flags & k.MAP_ANONYMOUS or flags & k.MAP_HUGETLB
+        pgoff = offset >> k.PAGE_SHIFT if has_file else 0 if vm_flags & k.VM_SHARED else start
         self.areas.munmap(mm, start, end)
-        self._map(
-            mm, start, end, vm_flags, file, 0 if vm_flags & k.VM_SHARED and flags & k.MAP_ANONYMOUS else pgoff
-        )
+        self._map(mm, start, end, vm_flags, file, pgoff)
         if vm_flags & k.VM_LOCKED or flags & (k.MAP_POPULATE | k.MAP_NONBLOCK) == k.MAP_POPULATE:
             self._populate(mm, start, end)
 

@@ -139,7 +139,8 @@ def compare_dump(name: str, lines: list[Mapping], ours: list[Mapping], result: C
     result.vmas += len(ours)
     low, high = min(each.start for each in ours), max(each.end for each in ours)
     theirs = {each[:3]: each.offset for each in lines if low <= each.start and each.end <= high}
-    odd = {each for each in lines if each[:3] in theirs.keys() - {own[:3] for own in ours}}
+    missing = theirs.keys() - {own[:3] for own in ours}
+    odd = {each for each in lines if each[:3] in missing}
     for own in ours:
         if own[:3] not in theirs or (
             None not in (own.offset, theirs[own[:3]]) and own.offset != theirs[own[:3]]

@@ -102,7 +102,8 @@ def span(row: dict[str, Any]) -> tuple[int, int, int]:
 
 def alive(row: dict[str, Any], place: int) -> bool:
     """Whether a life or a version is there at a place."""
-    return row["born_seq"] <= place and (row["died_seq"] is None or row["died_seq"] > place)
+    born = row["born_seq"] is None or row["born_seq"] <= place
+    return born and (row["died_seq"] is None or row["died_seq"] > place)
 
 
 @pytest.fixture(scope="module")

@@ -137,11 +137,15 @@ def test_copy_vma_into_a_neighbour(history: History, rules: str) -> None:
 
 
 def test_special_flags_never_merge(history: History, rules: str) -> None:
-    """Huge pages have VM_DONTEXPAND: split by mprotect(), they stay apart."""
+    """Huge pages have VM_DONTEXPAND: split by mprotect(), they stay apart. Their offset is that of a file."""
     mapped(history, 0, 2048, flags=0x40032)
     protected(history, 512, 1024, R)
     protected(history, 512, 1024, RW)
-    assert ranges(model(history, rules)) == [(0, 512), (512, 1024), (1024, 2048)]
+    history.fault(P, page(0))
+    found = model(history, rules)
+    assert ranges(found) == [(0, 512), (512, 1024), (1024, 2048)]
+    assert [row["vm_pgoff"] for row in alive(found)] == [0, 512, 1024]
+    assert found.lives["first_pgoff"].to_list() == [page(0) // PAGE if rules == "7.3" else 0]
 
 
 @pytest.mark.parametrize("bit", [0x400, 0x4000, 0x40000, 0x10000000], ids=["pf", "io", "de", "mm"])

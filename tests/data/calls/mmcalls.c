@@ -126,6 +126,21 @@ int main(int argc, char **argv) {
     char *top = sbrk(0); sbrk(64 * P); touch(top + P, 32); sbrk(-20 * (long)P); dump("brk");
     /* prctl */
     prctl(67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0); char *mg = map(4, 3); touch(mg, 4); dump("merge-any");
+    /* huge pages never merge; attached segments are not merged away; protection keys keep apart */
+    char *huge = mmap(NULL, 8UL << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    say("huge", huge == MAP_FAILED ? -1 : 0);
+    huge[0] = 1; mprotect(huge + (2UL << 20), 2UL << 20, PROT_READ); dump("huge-split");
+    mprotect(huge + (2UL << 20), 2UL << 20, PROT_READ | PROT_WRITE); dump("huge-back");
+    id = shmget(IPC_PRIVATE, 10 * P, IPC_CREAT | 0600); one = shmat(id, NULL, 0);
+    mprotect(one + 3 * P, 4 * P, PROT_READ); mprotect(one + 3 * P, 3 * P, PROT_READ | PROT_WRITE); dump("shm-part");
+    mprotect(one + 6 * P, P, PROT_READ | PROT_WRITE); dump("shm-whole");
+    mprotect(one + 4 * P, 2 * P, PROT_READ); mprotect(one + 5 * P, P, PROT_READ | PROT_WRITE); dump("shm-next");
+    shmctl(id, IPC_RMID, NULL);
+    char *keyed = map(12, 3); touch(keyed, 12);
+    int key = syscall(SYS_pkey_alloc, 0UL, 0UL); say("pkey_alloc", key);
+    say("pkey_mprotect", syscall(SYS_pkey_mprotect, keyed + 2 * P, 4 * P, 3UL, (long)key)); dump("keyed");
+    say("mprotect", mprotect(keyed, 12 * P, PROT_READ)); dump("keyed-mprotect");
+    say("pkey_mprotect 0", syscall(SYS_pkey_mprotect, keyed + 2 * P, 4 * P, 1UL, 0L)); dump("keyed-back");
     say("userfaultfd", syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */));
     return 0;
 }
