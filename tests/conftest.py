@@ -1,4 +1,4 @@
-"""In CI nothing may be skipped: a skipped test, or a module that skips itself, is a failure there."""
+"""Fixtures of the model's tests. In CI nothing may be skipped: a skipped test is a failure there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replay.model_rules import RULES
+from tests.model_machine import History
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(params=RULES)
+def rules(request: pytest.FixtureRequest) -> str:
+    """Each of the kernels whose rules the model has."""
+    return str(request.param)
+
+
+@pytest.fixture
+def history() -> History:
+    """Of one task, in which nothing has happened."""
+    return History()
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
@@ -46,7 +45,6 @@ def test_two_children_and_a_grandchild_of_200_vmas() -> None:
     assert len(own) < 250
 
 
-@pytest.mark.parametrize("rules", ["6.12", "7.3"])
 def test_an_anon_vma_of_a_dead_relative_is_used_again(rules: KernelRules) -> None:
     history = History()
     history.call(1, "mmap", (BASE, PAGE, 3, 0x22), BASE)

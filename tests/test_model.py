@@ -112,7 +112,6 @@ def random_capture() -> dict[str, pl.DataFrame]:
         return {name: pl.DataFrame(table) for name, table in canonical_events(capture).items()}
 
 
-@pytest.mark.parametrize("rules", ["6.12", "7.3"])
 def test_compiled_and_interpreted_agree(random_capture: dict[str, pl.DataFrame], rules: KernelRules) -> None:
     compiled = check(random_capture, rules, compiled=True)
     assert compiled.lives.height > 3000

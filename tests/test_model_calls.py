@@ -12,23 +12,14 @@ from captures.canonical import canonical_events
 from captures.maps import known_maps
 from replay.agreement import agreement, boundaries, probed_changes, probed_lives
 from replay.model import Modelled, reconstruct
+from replay.model_rules import RULES
 from tests.agreement import dumps, mm_of
 from tests.model_machine import PAGE, History
-from tests.test_model_golden import RULES, P, mapped, page, protected, ranges, tree
+from tests.test_model_golden import P, mapped, page, protected, ranges, tree
 from tests.test_model_rules import advised, alive, mapped_file, model
 
 CALLS = Path(__file__).parent / "data" / "calls"
 EPERM, ENOMEM, EFAULT = -1, -12, -14
-
-
-@pytest.fixture(params=RULES)
-def rules(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def history() -> History:
-    return History()
 
 
 def attached(history: History, first: int, *, flags: int = 0, number: int = 5) -> None:

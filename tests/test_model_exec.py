@@ -14,7 +14,7 @@ from captures.maps import known_maps
 from replay.agreement import boundaries, probed_changes, probed_lives
 from replay.model import Modelled, reconstruct
 from tests.model_machine import PAGE, History
-from tests.test_model_golden import RULES, P, mapped, page, ranges
+from tests.test_model_golden import P, mapped, page, ranges
 from tests.test_model_rules import alive, model
 
 # Recorded with ``perf record -d``, with tree probes: a shell starts a program, which is task PROGRAM.
@@ -34,16 +34,6 @@ def capture() -> dict[str, pl.DataFrame]:
 @pytest.fixture(scope="module")
 def rebuilt(capture: dict[str, pl.DataFrame]) -> Modelled:
     return reconstruct(capture, "7.3")
-
-
-@pytest.fixture(params=RULES)
-def rules(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def history() -> History:
-    return History()
 
 
 def test_trees_of_a_program_are_those_of_the_probes_from_exec_on(

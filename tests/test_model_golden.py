@@ -9,7 +9,6 @@ from replay.model import Modelled, reconstruct
 from replay.model_rules import rules_for
 from tests.model_machine import BASE, PAGE, History
 
-RULES = ("6.12", "7.3")
 P, CHILD, GRANDCHILD = 100, 101, 102
 
 
@@ -45,7 +44,6 @@ def tree(model: Modelled, anon_vma: int) -> list[tuple[int, int, int]]:
     return [(mm, (start - BASE) // PAGE, (end - BASE) // PAGE) for mm, start, end in rows]
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_mprotect_splits_in_three_and_merges_again(rules: str) -> None:
     history = History()
     mapped(history, 0, 10)
@@ -59,7 +57,6 @@ def test_mprotect_splits_in_three_and_merges_again(rules: str) -> None:
     assert (ranges(merged), tree(merged, 1)) == ([(0, 10)], [(1, 0, 10)])
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_mprotect_without_change_and_of_a_hole(rules: str) -> None:
     history = History()
     mapped(history, 0, 4)
@@ -81,7 +78,6 @@ def test_a_faulted_range_into_an_unfaulted_neighbour(rules: str, expected: list[
     assert ranges(model) == expected
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_new_mappings_merge_in_the_parent_but_not_in_the_fork_child(rules: str) -> None:
     history = History()
     mapped(history, 5, 8)
@@ -107,7 +103,6 @@ def test_growth_under_memory_merge(rules: str, pieces: int) -> None:
     assert len(ranges(reconstruct(history.events(), rules))) == pieces
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_a_moved_vma_keeps_its_page_offset_only_if_faulted(rules: str) -> None:
     history = History()
     mapped(history, 0, 2)
@@ -120,7 +115,6 @@ def test_a_moved_vma_keeps_its_page_offset_only_if_faulted(rules: str) -> None:
     assert offsets == {page(20): page(0) // PAGE, page(30): page(30) // PAGE}
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_dontunmap_leaves_the_source_without_anon_vma(rules: str) -> None:
     history = History()
     mapped(history, 0, 2)
@@ -131,7 +125,6 @@ def test_dontunmap_leaves_the_source_without_anon_vma(rules: str) -> None:
     assert tree(model, 1) == [(1, 8, 10)]
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_dontunmap_of_a_part_ends_inside_of_the_source(rules: str) -> None:
     """With 7.3 a move of any number of VMAs: the rest of the last one is not a part of it."""
     history = History()
@@ -163,7 +156,6 @@ def test_order_of_the_trees_that_a_grandchild_gets_on(rules: str, order: list[in
     assert lives.filter(pl.col("mm") == 3)["anon_vma"].to_list() == order
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_a_fork_takes_an_anon_vma_again_that_nobody_uses(rules: str) -> None:
     history = History()
     mapped(history, 0, 2)
@@ -178,7 +170,6 @@ def test_a_fork_takes_an_anon_vma_again_that_nobody_uses(rules: str) -> None:
     assert last["anon_vma"].to_list() == [2]
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_threads_share_and_the_last_one_unmaps(rules: str) -> None:
     history = History()
     mapped(history, 0, 2)
@@ -190,7 +181,6 @@ def test_threads_share_and_the_last_one_unmaps(rules: str) -> None:
     assert tree(reconstruct(history.events(), rules), 1) == []
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_dontfork_and_wipeonfork(rules: str) -> None:
     history = History()
     for first, advice in ((0, 10), (4, 18)):
@@ -203,7 +193,6 @@ def test_dontfork_and_wipeonfork(rules: str) -> None:
     assert model.lives.filter(pl.col("mm") == 2).is_empty()
 
 
-@pytest.mark.parametrize("rules", RULES)
 def test_populate_needs_no_fault_and_reads_do_nothing(rules: str) -> None:
     history = History()
     mapped(history, 0, 2, flags=0x8032)

@@ -12,21 +12,11 @@ from itertools import pairwise
 import pytest
 
 from tests.model_machine import PAGE, History
-from tests.test_model_golden import RULES, P, mapped, page, protected, ranges, tree
+from tests.test_model_golden import P, mapped, page, protected, ranges, tree
 from tests.test_model_rules import advised, alive, model
 
 RW, R = 3, 1
 MADV_DONTFORK, MADV_DOFORK, MADV_GUARD_INSTALL = 10, 11, 102
-
-
-@pytest.fixture(params=RULES)
-def rules(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def history() -> History:
-    return History()
 
 
 def test_merge_new_step_by_step(history: History, rules: str) -> None:

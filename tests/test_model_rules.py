@@ -17,7 +17,7 @@ import pytest
 
 from replay.model import Modelled, reconstruct
 from tests.model_machine import BASE, PAGE, History
-from tests.test_model_golden import CHILD, RULES, P, mapped, page, protected, ranges, tree
+from tests.test_model_golden import CHILD, P, mapped, page, protected, ranges, tree
 
 if TYPE_CHECKING:
     from replay.model_rules import KernelRules
@@ -46,16 +46,6 @@ def alive(found: Modelled, mm: int = 1) -> list[dict[str, object]]:
     """The VMAs of an address space at the end, by address."""
     rows = found.versions.filter((pl.col("mm") == mm) & pl.col("died_seq").is_null())
     return rows.sort("vm_start").to_dicts()
-
-
-@pytest.fixture(params=RULES)
-def rules(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def history() -> History:
-    return History()
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,6 @@ def empty_tree() -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(TABLES["tree"].empty()))
 
 
-@pytest.mark.parametrize("rules", ["6.12", "7.3"])
 def test_what_pr_set_memory_merge_keeps_apart_on_6_12_merges_on_7_3(rules: KernelRules) -> None:
     history = History()
     history.call(7, "prctl", (67, 1))
@@ -130,7 +129,6 @@ def test_what_pr_set_memory_merge_keeps_apart_on_6_12_merges_on_7_3(rules: Kerne
     assert len(vmas) == (3 if rules == "6.12" else 1)
 
 
-@pytest.mark.parametrize("rules", ["6.12", "7.3"])
 def test_faulted_into_unfaulted_merges_on_7_3_only(rules: KernelRules) -> None:
     history = History()
     history.call(7, "mmap", (BASE, 2 * PAGE, 3, 0x22), BASE)
