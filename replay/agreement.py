@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.agreement_causes import CAUSES, IN_CALL, NEVER, explained, unseen
+from replay.event_pairs import own_faults
 from replay.model_births import seen_births
-from replay.model_events import own_faults
 from replay.model_kinds import PAGE
 from replay.model_ops import operations
 from replay.model_rules import RULES

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from replay.call_arguments import said
-from replay.model_events import entered, entries
+from replay.event_pairs import entered, entries
 from replay.names import with_names
 
 if TYPE_CHECKING:

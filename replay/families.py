@@ -49,6 +49,9 @@ def one_by_one(avc: pl.DataFrame) -> pl.DataFrame:
 def roots(lives: pl.DataFrame) -> pl.DataFrame:
     """The root of each anon_vma: the oldest that shares a VMA with it.
 
+    Of several that were there before the capture began, the one with the lowest address: which of them is
+    the root, no event tells. Which belong together does not depend on it.
+
     Args:
         lives: ``one_by_one``.
 

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from replay.alive import AliveIndex
-from replay.model_events import finished_calls
+from replay.event_pairs import finished_calls
 from replay.model_rules import MADV_MERGEABLE, PR_SET_MEMORY_MERGE
 from replay.spaces import mm_of
 

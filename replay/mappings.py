@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from replay.alive import WaveletMatrix
+from replay.event_pairs import finished_calls
 from replay.lifetimes import AFTER, BEFORE
-from replay.model_events import finished_calls
 from replay.model_rules import PF_WRITE
 from replay.spaces import CLONE_VM, mm_lives, mm_of, parents, task_spaces
 

@@ -13,8 +13,8 @@ import polars as pl
 
 from replay import model_rules as k
 from replay.call_arguments import ARGUMENTS
+from replay.event_pairs import faults_apart, finished_calls, not_determined, with_segments
 from replay.model_births import births
-from replay.model_events import faults_apart, finished_calls, not_determined, with_segments
 from replay.model_kinds import (
     MAX_PAGE,
     OP_ADVISE,

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from replay.covers import NONE, Covers
+from replay.event_pairs import finished_calls
 from replay.lifetimes import PAGE_SHIFT
-from replay.model_events import finished_calls
 from replay.names import with_names
 from replay.spaces import mm_of
 

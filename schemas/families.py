@@ -17,7 +17,12 @@ FAMILY: Final = Table(
     "the anon_vma_chains that it had at once. Families of one anon_vma are left out: no fork made them grow.",
     columns=(
         int64("family_id", "Number of the family in this table, from 0.", _FAMILIES),
-        pointer("root", "The root anon_vma; modelled: a number.", "ev_avc"),
+        pointer(
+            "root",
+            "The root anon_vma; modelled: a number. Of several that were there before the capture began, the "
+            "one with the lowest address: which of them it is, no event tells.",
+            "ev_avc",
+        ),
         nanoseconds("born_ts_ns", "First interval on the root's tree, trace clock.", _FAMILIES, null=BEFORE),
         count("anon_vmas", "anon_vmas that the family had in the capture, the root among them.", _FAMILIES),
         count("mms", "Address spaces that had a VMA in it.", _FAMILIES),
