@@ -62,7 +62,8 @@ def misses(facts: Facts) -> list[str]:
     elif len(clean) == len(asked) > 1:
         sentences.append(f"No strategy would miss any of {_number(mappings)} mappings.")
     elif clean:
-        sentences.append(f"{_and(clean)} would miss none.")
+        of_known = f" of {_number(mappings)} mappings" if facts.counted["bounded"] else ""
+        sentences.append(f"{_and(clean)} would miss none{of_known}.")
     unknown = [row["strategy"] for row in asked if row["missed"] is None or row["found"] is None]
     if unknown:
         sentences.append(f"What {_and(unknown)} would miss is not known.")
