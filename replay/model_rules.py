@@ -82,7 +82,6 @@ VM_LOCKED_MASK: Final = VM_LOCKED | VM_LOCKONFAULT
 VM_ACCOUNT: Final = 0x100000
 VM_NORESERVE: Final = 0x200000
 VM_HUGETLB: Final = 0x400000
-VM_SYNC: Final = 0x800000
 VM_WIPEONFORK: Final = 0x2000000
 VM_DONTDUMP: Final = 0x4000000
 VM_HUGEPAGE: Final = 0x20000000
@@ -163,7 +162,6 @@ ENOMEM: Final = 12
 MMAP_FAILS_EARLY: Final = (EBADF, EINTR, ETXTBSY, EOVERFLOW)
 """Errors that mmap() gives before it looks at what is mapped, and no file's hook gives later."""
 
-MADV_POPULATE_READ: Final = 22
 MADV_POPULATE_WRITE: Final = 23
 MADV_GUARD_INSTALL: Final = 102
 MADV_WIPEONFORK: Final = 18

@@ -19,8 +19,8 @@ Records = Any
 """A list of objects, or a record array: ``records[slot].field`` reads and writes both."""
 
 KEY_BITS: Final = 44
-"""Bits of a page number in a key of the map: user addresses of 56 bits."""
-MAX_SPACES: Final = 1 << 19
+"""Bits of a page number in a key of the map: user addresses of 56 bits. 19 are left for the slot of the
+address space, which is used again when that is over: half a million at once."""
 BLOCK: Final = 32
 """Entries of one block of the map; a power of two."""
 LINE_KEYS: Final = 8
