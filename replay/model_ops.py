@@ -183,13 +183,26 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
             made,
             pl.when("asked").then(OP_MMAP_POPULATE).otherwise(OP_MMAP),
             start,
-            start + _pages("arg1"),
+            start + _mapped_pages(),
             pl.col("flags") | charged,
             pl.col("file"),
             pl.col("pgoff"),
         ),
         _failed_mmap(rows.filter(pl.col("ret") < 0)),
     ]
+
+
+def _mapped_pages() -> pl.Expr:
+    """Pages that mmap() maps: whole huge pages, of the size that the flags name, or of a PMD.
+
+    Simplified: those of a file of hugetlbfs are as the caller asks. Kernel: mm/mmap.c ksys_mmap_pgoff().
+    """
+    size = (pl.col("arg3") // (1 << k.MAP_HUGE_SHIFT) & k.MAP_HUGE_MASK).cast(pl.Int64)
+    of_size = {0: k.HUGE_PAGE} | {log: 1 << log - k.PAGE_SHIFT for log in range(k.PAGE_SHIFT, 35)}
+    huge = size.replace_strict(of_size, default=1, return_dtype=pl.Int64)
+    has_any = _has("arg3", k.MAP_HUGETLB) & _has("arg3", k.MAP_ANONYMOUS)
+    unit = pl.when(has_any).then(huge).otherwise(1)
+    return (_pages("arg1") + unit - 1) // unit * unit
 
 
 def _failed_mmap(rows: pl.DataFrame) -> pl.DataFrame:

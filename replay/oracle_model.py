@@ -373,7 +373,12 @@ class OracleModel(MremapCalls, FlagCalls):
             self._failed_mmap(mm, arguments, -ret)
         if -4096 < ret < 0 or not length:
             return
-        start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + pages_of(length)
+        count = pages_of(length)
+        if flags & k.MAP_HUGETLB and flags & k.MAP_ANONYMOUS:
+            size = flags >> k.MAP_HUGE_SHIFT & k.MAP_HUGE_MASK
+            huge = 1 << size - k.PAGE_SHIFT if k.PAGE_SHIFT <= size < 35 else k.HUGE_PAGE if size == 0 else 1
+            count = -(-count // huge) * huge
+        start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + count
         file, vm_flags = self._mapped(mm, prot, flags, fd)
         has_file = not flags & k.MAP_ANONYMOUS or flags & k.MAP_HUGETLB
         pgoff = offset >> k.PAGE_SHIFT if has_file else 0 if vm_flags & k.VM_SHARED else start

@@ -107,7 +107,19 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
     prot = st.sampled_from((0, 1, 3, 3))
     walked = st.sampled_from((0, 0, 0, 0, -12, -13, -1))
     flags = st.sampled_from(
-        (0x22, 0x32, 0x22 | 0x4000, 0x32 | 0x8000, 0x2022, 0x21, 0x2, 0x122, 0x12, 0x40022)
+        (
+            0x22,
+            0x32,
+            0x22 | 0x4000,
+            0x32 | 0x8000,
+            0x2022,
+            0x21,
+            0x2,
+            0x122,
+            0x12,
+            0x40022,
+            0x40022 | 14 << 26,
+        )
     )
 
     def mmap() -> None:

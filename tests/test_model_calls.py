@@ -39,6 +39,13 @@ def test_a_segment_is_as_long_as_it_was_made(history: History, rules: str) -> No
     assert found.doubts == {}
 
 
+@pytest.mark.parametrize(("size", "pages"), [(0, 512), (16, 16), (21, 512)])
+def test_huge_pages_are_whole(history: History, rules: str, size: int, pages: int) -> None:
+    """ksys_mmap_pgoff(): of 2 MiB, or of the size that the flags name; three pages are not one."""
+    mapped(history, 0, 3, flags=0x40032 | size << 26)
+    assert ranges(model(history, rules)) == [(0, pages)]
+
+
 def test_a_segment_that_was_there_before_is_a_doubt(history: History, rules: str) -> None:
     """shmget() with a key, but not IPC_EXCL, may find one that is longer than it asks for."""
     history.call(P, "shmget", (77, PAGE, 0o1600), 5)
