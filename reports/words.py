@@ -62,7 +62,8 @@ def misses(facts: Facts) -> list[str]:
     elif len(clean) == len(asked) > 1:
         sentences.append(f"No strategy would miss any of {_number(mappings)} mappings.")
     elif clean:
-        of_known = f" of {_number(mappings)} mappings" if facts.counted["bounded"] else ""
+        is_whole = facts.counted["missed_known"] == _walks(facts)
+        of_known = "" if is_whole else f" of {_number(mappings)} mappings"
         sentences.append(f"{_and(clean)} would miss none{of_known}.")
     unknown = [row["strategy"] for row in asked if row["missed"] is None or row["found"] is None]
     if unknown:
@@ -104,9 +105,13 @@ def _bounds(facts: Facts) -> list[str]:
         return []
     nothing = f", nothing of {_number(unknown)}" if unknown else ""
     return [
-        f"Of {_number(exact + bounds + unknown)} walks, counts are known of {_number(exact)}, bounds of "
+        f"Of {_number(_walks(facts))} walks, counts are known of {_number(exact)}, bounds of "
         f"{_number(bounds)}{nothing}; what would be missed, of {_number(facts.counted['missed_known'])}."
     ]
+
+
+def _walks(facts: Facts) -> int:
+    return sum(facts.counted[name] for name in ("counted", "bounded", "unknown"))
 
 
 def evidence(facts: Facts) -> list[tuple[str, str]]:
