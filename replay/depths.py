@@ -62,10 +62,12 @@ def depths(lives: pl.DataFrame, asked: pl.DataFrame) -> tuple[Int, Int]:
         keys = there["state"].to_numpy() * radix + there["code"].to_numpy()
         surely = there.select((pl.col("born") <= pl.col("at")) & (pl.col("died_since") >= pl.col("to")))
         signs = there["sign"].to_numpy()
+        sure_signs = signs * surely.to_series().to_numpy()
         mine = (state >= part["state"][0]) & (state <= part["state"][-1])
-        for count, some in ((_overlapping, mine & whole), (_deepest, mine & ~whole)):
-            least[some] = count(keys, signs * surely.to_series().to_numpy(), first[some], last[some])[0]
-            most[some] = count(keys, signs, first[some], last[some])[1]
+        ranges, points = mine & whole, mine & ~whole
+        for found, own, pick in ((least, sure_signs, np.minimum), (most, signs, np.maximum)):
+            found[ranges] = _overlapping(keys, own, first[ranges], last[ranges])
+            found[points] = _deepest(keys, own, first[points], last[points], pick)
     return least, most
 
 
@@ -110,17 +112,17 @@ def _edges(lives: pl.DataFrame, anon_vmas: pl.Series) -> pl.DataFrame:
     return pl.concat([floor, begins, over], how="diagonal_relaxed").sort("pgoff", maintain_order=True)
 
 
-def _overlapping(keys: Int, signs: Int, first: Int, last: Int) -> tuple[Int, Int]:
+def _overlapping(keys: Int, signs: Int, first: Int, last: Int) -> Int:
     """Those that begin up to the end of the range, less those that have ended before it."""
     begun = np.searchsorted(keys[signs > 0], last, side="right")
-    count = begun - np.searchsorted(keys[signs < 0], first, side="right")
-    return count, count
+    return begun - np.searchsorted(keys[signs < 0], first, side="right")
 
 
-def _deepest(keys: Int, signs: Int, first: Int, last: Int) -> tuple[Int, Int]:
-    """The fewest and the most that lie over one page offset of the range."""
+def _deepest(keys: Int, signs: Int, first: Int, last: Int, pick: np.ufunc) -> Int:
+    """How many lie over one page offset of the range, the fewest or the most."""
     ends = np.append(keys[1:] != keys[:-1], True)
     edges, depth = keys[ends], np.append(np.cumsum(signs)[ends], 0)
     begin = np.searchsorted(edges, first, side="right") - 1
     slices = np.column_stack((begin, np.searchsorted(edges, last, side="right"))).ravel()
-    return np.minimum.reduceat(depth, slices)[::2], np.maximum.reduceat(depth, slices)[::2]
+    picked: Int = pick.reduceat(depth, slices)[::2]
+    return picked

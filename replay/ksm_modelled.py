@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from replay.lifetimes import PAGE_MASK, avc_lives
+from replay.lifetimes import PAGE_MASK, avc_lives, of_versions
 from replay.merge import merge_places
 from replay.spaces import mm_lives, mm_of, task_spaces
 from replay.trees import Trees
@@ -36,11 +36,9 @@ def tree_events(lives: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
     Returns:
         In order of ``seq``, which is not unique: all that an operation does happens at its place.
     """
-    flags = versions.select("vma_id", "vm_flags")
+    lives = lives.hstack(of_versions(versions, lives["vma_id"], "vm_flags"))
     ends = (
-        lives.join(flags, on="vma_id", how="left", maintain_order="left")
-        .filter(pl.col(f"{end}_seq").is_not_null())
-        .select(
+        lives.filter(pl.col(f"{end}_seq").is_not_null()).select(
             pl.col(f"{end}_seq").alias("seq"),
             pl.col(f"{end}_ts_ns").alias("ts_ns"),
             "pid",
@@ -97,9 +95,8 @@ def trees_at(asked: pl.DataFrame, lives: pl.DataFrame, versions: pl.DataFrame) -
     Returns:
         ``row`` (of ``asked``), ``anon_vma``; one row for each that has an answer: its VMA had an anon_vma.
     """
-    own = lives.join(
-        versions.select("vma_id", own="anon_vma"), on="vma_id", how="left", maintain_order="left"
-    ).filter(pl.col("anon_vma") == pl.col("own"))
+    owned = of_versions(versions, lives["vma_id"], "anon_vma")["anon_vma"]
+    own = lives.with_columns(own=owned).filter(pl.col("anon_vma") == pl.col("own"))
     trees = Trees(own.with_columns(anon_vma=pl.lit(0, pl.UInt64)))
     spaces = trees.spaces.select("mm", "space")
     rows = (

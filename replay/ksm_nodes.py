@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from replay.observed import within
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -255,17 +257,8 @@ def listed_in(moves: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
 
 def hits_of(moves: pl.DataFrame, ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     """The entries that each migration's first walk changed: ``move``, ``place`` (from 0), ``address``."""
-    return (
-        ev_migration_pte.filter("is_set", pl.col("pte").is_not_null())
-        .select("pid", "seq", "address")
-        .sort("seq")
-        .join_asof(
-            moves.select("move", "pid", "first", "last").sort("first"),
-            left_on="seq",
-            right_on="first",
-            by="pid",
-            check_sortedness=False,
-        )
-        .filter(pl.col("seq") <= pl.col("last"))
-        .select("move", "address", place=pl.int_range(pl.len()).over("move"))
+    entries = ev_migration_pte.filter("is_set", pl.col("pte").is_not_null()).select("pid", "seq", "address")
+    walks = moves.select("pid", walk_id="move", enter="first", exit=pl.col("last") + 1)
+    return within(entries, walks).select(
+        "address", move="walk_id", place=pl.int_range(pl.len()).over("walk_id")
     )

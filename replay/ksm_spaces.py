@@ -19,15 +19,15 @@ import numpy as np
 import polars as pl
 
 from replay.alive import AliveIndex
-from replay.event_pairs import finished_calls
+from replay.event_pairs import EXECS, finished_calls
+from replay.families import FORKS
 from replay.model_rules import MADV_MERGEABLE, PR_SET_MEMORY_MERGE
+from replay.names import BIRTHS
 from replay.spaces import mm_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FORKS: Final = ("clone", "clone3", "fork", "vfork")
-_EXECS: Final = ("execve", "execveat")
 _OWN: Final = ("madvise", "prctl")
 _SIDES: Final[tuple[Literal["backward", "forward"], ...]] = ("backward", "forward")
 _CHANGES: Final = (
@@ -219,7 +219,7 @@ def _familiar(calls: pl.DataFrame, versions: pl.DataFrame, forks: pl.DataFrame) 
 def _enters(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Address spaces put on ksmd's list: ``mm``, ``entered``, ``call``; of ``task`` from ``at`` on."""
     tasks = events["ev_task"].sort("seq")
-    born = tasks.filter(pl.col("kind").is_in(("newtask", "fork"))).select("pid", "child_pid", born="seq")
+    born = tasks.filter(pl.col("kind").is_in(BIRTHS)).select("pid", "child_pid", born="seq")
     execs = tasks.filter(pl.col("kind") == "exec").select("pid", exec="seq")
     return (
         events["ev_ksm_enter"]
@@ -231,13 +231,13 @@ def _enters(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
             execs, left_on="seq", right_on="exec", by="pid", strategy="forward", check_sortedness=False
         )
         .with_columns(
-            task=pl.when(pl.col("call").is_in(_FORKS))
+            task=pl.when(pl.col("call").is_in(FORKS))
             .then("child_pid")
-            .when(pl.col("call").is_in((*_OWN, *_EXECS)))
+            .when(pl.col("call").is_in((*_OWN, *EXECS)))
             .then("pid"),
-            at=pl.when(pl.col("call").is_in(_FORKS))
+            at=pl.when(pl.col("call").is_in(FORKS))
             .then("born")
-            .when(pl.col("call").is_in(_EXECS))
+            .when(pl.col("call").is_in(EXECS))
             .then("exec")
             .otherwise("seq"),
         )
@@ -260,7 +260,7 @@ def _ends(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     calls = _calls(events)
     tasks = events["ev_task"].sort("seq")
     exits = tasks.filter(pl.col("kind") == "exit").select("pid", exit="seq")
-    births = tasks.filter(pl.col("kind").is_in(("newtask", "fork")))
+    births = tasks.filter(pl.col("kind").is_in(BIRTHS))
     births = births.select(pid="child_pid", birth="seq").drop_nulls()
     entries = calls.drop_nulls("call").select("pid", entry="seq")
     rows = events["ev_exit_mmap"].select("mm", "pid", ended="seq").sort("ended")
@@ -281,7 +281,7 @@ def _ends(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
             coalesce=False,
         )
     exits_next = pl.col("exit").is_not_null() & (pl.col("entry") > pl.col("exit")).fill_null(True)
-    before = pl.col("call").is_in(_EXECS).fill_null(False) | exits_next
+    before = pl.col("call").is_in(EXECS).fill_null(False) | exits_next
     first = (pl.col("ended").shift(1).over("pid") < pl.col("left")).fill_null(True)
     after = pl.col("left").is_not_null() & (pl.col("birth") < pl.col("left")).fill_null(True) & first
     return rows.select(

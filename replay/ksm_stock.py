@@ -9,7 +9,7 @@ frame of each entry that a migration's two walks changed, but neither rmap_item 
    ``ksm_remove_ksm_page`` ends it. So every merge and every migration belongs to the node that has its frame.
 2. *Addresses.* A walk changes entries only at addresses of listed rmap_items. If all that was merged into the
    node is of one address space that was not forked since, and as many rmap_items as addresses hit were not
-    merged elsewhere, then all these are listed, and those are their addresses. Each hit is of the first
+   merged elsewhere, then all these are listed, and those are their addresses. Each hit is of the first
    pass, and hits come in the order of the hlist, newest first: so each rmap_item has its address. If it was
    forked, hits show where the second pass began (``ksm_hits.second_passes``). Otherwise the walk is not
    replayed; for what can be said of it see ``ksm_undetermined``.

@@ -30,15 +30,17 @@ def ordering(*keys: NDArray[Any]) -> Int:
     already, and only the rest is sorted by all of them.
     """
     order = _argsort(keys[0])
+    if len(keys) == 1:
+        return order
     sorted_by = keys[0][order]
     tied = sorted_by[1:] == sorted_by[:-1]
-    group = np.append(0, np.cumsum(~tied))
     late = np.zeros(len(tied), np.bool_)
     for key in keys[1:]:
         values = key[order]
         late |= tied & (values[1:] < values[:-1])
         tied &= values[1:] == values[:-1]
     if late.any():
+        group = np.cumsum(_firsts(sorted_by)) - 1
         unsorted = np.zeros(group[-1] + 1, np.bool_)
         unsorted[group[1:][late]] = True
         places = np.flatnonzero(unsorted[group])
