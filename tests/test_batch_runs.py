@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -239,34 +240,39 @@ def test_the_statuses_are_described() -> None:
     assert list(STATUS) == ["ok", "partial", "failed", "crashed", "timeout", "skipped"]
 
 
+def address_in(file: Path) -> str:
+    """Where the scheduler that wrote the file listens; empty while it has not written all of it."""
+    text = file.read_text() if file.exists() else ""
+    return str(json.loads(text)["address"]) if text.endswith("\n}") else ""
+
+
 @pytest.fixture
 def cluster(captures: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and two workers, each a process, over TCP on the loopback interface."""
     folder = captures.parent / "dask"
     folder.mkdir()
     where = folder / "scheduler.json"
-
-    def dask(kind: str, *arguments: str) -> subprocess.Popen[bytes]:
-        with (folder / f"{kind}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments],
-                cwd=captures.parent,
-                env=environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
     here = ("--host", "127.0.0.1", "--no-dashboard")
-    scheduler = dask("scheduler", *here, "--port", "0", "--scheduler-file", str(where))
-    until(where.exists, 60)
-    address = json.loads(where.read_text())["address"]
-    workers = [dask("worker", address, *here, "--nthreads", "1", "--no-nanny") for _ in range(2)]
-    try:
+    with ExitStack() as stack:
+
+        def dask(kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+            with (folder / f"{kind}.log").open("ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments],
+                    cwd=captures.parent,
+                    env=environment(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        dask("scheduler", *here, "--port", "0", "--scheduler-file", str(where))
+        until(lambda: address_in(where) != "", 60)
+        address = address_in(where)
+        workers = [dask("worker", address, *here, "--nthreads", "1", "--no-nanny") for _ in range(2)]
         yield address, workers
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
 
 
 def test_a_cluster_that_loses_a_worker_loses_nothing(
