@@ -36,14 +36,14 @@ def open_capture(path: str | os.PathLike[str], ts2secs: int | None = None) -> Ca
         CaptureError: The file cannot be opened.
     """
     from captures.source import Source
-    from captures.tracedat import is_tracedat
+    from captures.tracedat.container import is_tracedat
 
     # Only what the file needs is imported: polars alone, for text, costs as much as a small trace.dat.
     source = Source(path)
     try:
         head = bytes(source.data[:_SNIFF_BYTES])
         if is_tracedat(head):
-            from captures.tracedat_capture import TraceDatCapture
+            from captures.tracedat.capture import TraceDatCapture
 
             return TraceDatCapture(source, ts2secs)
         if ts2secs is not None:
@@ -52,16 +52,16 @@ def open_capture(path: str | os.PathLike[str], ts2secs: int | None = None) -> Ca
                 where=f"{source.path} is none",
                 hint="leave it out; of text, print it again: trace-cmd report -t --ts2secs HZ",
             )
-        from captures.perfdata import is_perfdata
+        from captures.perfdata.container import is_perfdata
 
         if is_perfdata(head):
-            from captures.perfdata_capture import PerfCapture
+            from captures.perfdata.capture import PerfCapture
 
             return PerfCapture(source)
-        from captures.text_heads import is_text
+        from captures.text.heads import is_text
 
         if is_text(head):
-            from captures.text_capture import TextCapture
+            from captures.text.capture import TextCapture
 
             return TextCapture(source)
         raise _unknown(source, head)

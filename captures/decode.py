@@ -38,7 +38,7 @@ JOINED_ROWS: Final = 1 << 15
 
 MAX_EVENT_BYTES: Final = 1 << 16
 MAX_IDS: Final = (1 << 16) + 256
-"""Ids of events: ``common_type`` has 16 bits; above are those of ``perfdata_side``."""
+"""Ids of events: ``common_type`` has 16 bits; above are those of ``perfdata.side``."""
 
 
 @dataclass

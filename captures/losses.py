@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from captures import c_tracedat as c
-from captures.clock import NOT_NS
+from captures.tracedat import constants as c
+from captures.tracedat.clock import NOT_NS
 from schemas import TABLES
 from schemas.provenance import CLOCKS_DIFFER, FOREIGN_ENTRIES, NO_NS, PAGE_BYTES, PAGE_SIZE
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from captures.eventfmt import EventFormat
     from captures.ringbuf import Longs
-    from captures.tracedat import Container
+    from captures.tracedat.container import Container
     from captures.windows import Part, Window
 
 _KNOWN_ENTRIES: Final = ("x86_64", None)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from captures import c_tracedat as c
+from captures.tracedat import constants as c
 
 if TYPE_CHECKING:
-    from captures.pagelayout import PageLayout
+    from captures.tracedat.pagelayout import PageLayout
 
     Words: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint32]]
     Bytes: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint8]]

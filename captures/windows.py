@@ -18,10 +18,10 @@ from captures.ringbuf import MAX_PAGES, Walker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from captures.pagelayout import PageLayout
     from captures.ringbuf import Longs, Pages, Records, Times, Words
     from captures.source import Source
-    from captures.stream import PageStream
+    from captures.tracedat.pagelayout import PageLayout
+    from captures.tracedat.stream import PageStream
 
 WINDOW_BYTES = 1 << 24
 """Bytes of pages that are decoded at once (16 MiB: 4096 pages of 4 KiB)."""

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import polars as pl
 
-from replay.agreement import Agreement, agreement
-from replay.every_node import EVERY_NODE
-from replay.exact import Exact, replay_exact, replay_state
-from replay.ksm_other_kernel import OtherKernel, by_rules_of
-from replay.ksm_stock import APART, Stock, replay_stock
-from replay.lifetimes import avc_lives
-from replay.model_rules import rules_for
+from replay.findings.every_node import EVERY_NODE
+from replay.ksm.other_kernel import OtherKernel, by_rules_of
+from replay.ksm.stock import APART, Stock, replay_stock
+from replay.model.agreement import Agreement, agreement
+from replay.state.kernel import rules_for
+from replay.state.lifetimes import avc_lives
+from replay.walks.exact import Exact, replay_exact, replay_state
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replay.gaps import Gaps
-    from replay.model_rules import KernelRules
     from replay.options import AnalyzeOptions
+    from replay.state.gaps import Gaps
+    from replay.state.kernel import KernelRules
 
 EVIDENCE: Final = ("exact", "modelled", "both")
 RULES: Final = ("6.12", "7.3")
@@ -110,7 +110,7 @@ def rebuild(
         state = avc_lives(events["ev_avc"], events["ev_syscall"], gaps, events["ev_exit_mmap"])
         events["ev_avc"] = events["ev_avc"].drop(_IN_LIVES)
         return Rebuilt(events, replay_state(events, *state, options.strategies, gaps))
-    from replay.model import reconstruct  # costs its compiler only those who ask for it
+    from replay.model.rebuild import reconstruct  # costs its compiler only those who ask for it
 
     rules = asked or rules_of(release, events)
     told = gaps is None and events["ev_walk"].is_empty() and not events["ev_merge"].is_empty()

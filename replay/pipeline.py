@@ -13,29 +13,30 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from captures.maps import known_maps
 from captures.matching import find_roles
-from replay import __version__, anon_walks
-from replay.callers import named
-from replay.causes import missed_because
-from replay.chosen import chosen
-from replay.every_node import EVERY_NODE, every_node
+from replay import __version__
 from replay.evidence import check, rebuild
-from replay.families import growth, one_by_one, roots
+from replay.findings.causes import missed_because
+from replay.findings.every_node import EVERY_NODE, every_node
+from replay.findings.held_up import held_up
+from replay.findings.merges import neighbours, tried
+from replay.findings.node_tables import node_summary, node_walks
+from replay.findings.segments import segments
+from replay.findings.sharing import sharing
+from replay.findings.splits import audit
+from replay.findings.victims import lost, waits
 from replay.fitness import fit_events, has_durations, refuse_unfit, without_durations
-from replay.gaps import Gaps
-from replay.held_up import held_up
-from replay.ksm_other_kernel import other_kernel
-from replay.merges import neighbours, tried
-from replay.names import with_names
-from replay.node_tables import node_summary, node_walks
-from replay.observed import observed
+from replay.ksm.other_kernel import other_kernel
 from replay.options import AnalyzeOptions
 from replay.quality import limits
-from replay.segments import segments
-from replay.sharing import sharing
-from replay.splits import audit
+from replay.state.families import growth, one_by_one, roots
+from replay.state.gaps import Gaps
+from replay.state.names import with_names
 from replay.summary import native_strategy, page_offset_rule, summarise, timed_strategy
-from replay.timing import fit_tables, fitted, predict_loops, predict_walks
-from replay.victims import lost, waits
+from replay.walks import anon as anon_walks
+from replay.walks.callers import named
+from replay.walks.chosen import chosen
+from replay.walks.observed import observed
+from replay.walks.timing import fit_tables, fitted, predict_loops, predict_walks
 from schemas import TABLES
 from schemas.errors import MissingEventsError
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import os
 
     from captures.info import Capture
-    from replay.notebook import Figures
+    from replay.results.notebook import Figures
 
 NEEDED: Final = {
     "ev_avc": "anon_vma_interval_tree_insert and _remove (7.3: anon_rmap_tree_*)",
@@ -68,7 +69,7 @@ class Analysis:
     @property
     def figures(self) -> Figures:
         """The figures of the report by name, each for a notebook to show or to save as a picture."""
-        from replay.notebook import Figures
+        from replay.results.notebook import Figures
 
         return Figures(self.tables)
 

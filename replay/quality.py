@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from replay.agreement_causes import CAUSES
-from replay.doubts import AFTER_LOSS, DURING, LIST, TREE
-from replay.ends import AGES, ENDING
-from replay.gaps import KINDS
-from replay.losses import BEGIN, END
-from replay.stale import WORDS, stale_items
-from replay.steps import SETS
+from replay.model.agreement_causes import CAUSES
+from replay.state.gaps import KINDS
+from replay.state.losses import BEGIN, END
+from replay.walks.doubts import AFTER_LOSS, DURING, LIST, TREE
+from replay.walks.ends import AGES, ENDING
+from replay.walks.stale import WORDS, stale_items
+from replay.walks.steps import SETS
 from schemas import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from replay.agreement import Agreement
     from replay.evidence import Rebuilt
-    from replay.exact import Exact
-    from replay.ksm_other_kernel import OtherKernel
-    from replay.ksm_stock import Stock
+    from replay.ksm.other_kernel import OtherKernel
+    from replay.ksm.stock import Stock
+    from replay.model.agreement import Agreement
+    from replay.walks.exact import Exact
 
 _4_GIB: Final = 1 << 32
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from replay.observed import NAME as OBSERVED
+from replay.walks.observed import NAME as OBSERVED
 from schemas import TABLES
 from schemas.walks import STOCK_STRATEGY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replay.exact import Exact
+    from replay.walks.exact import Exact
 
 
 def summarise(exact: Exact, loop: pl.DataFrame, walk: pl.DataFrame) -> pl.DataFrame:

@@ -3,9 +3,9 @@
     python -m tests.agreement FOLDER...
 
 Of every capture with tree probes, at any depth: the modelled trees, rebuilt from stock events alone, are
-compared with the probed ones at every instant (``replay.agreement``). A capture ``NAME.dat`` may have dumps
-in ``NAME.maps.tar.gz``: the model has to have the VMAs that each of them lists (start, end, protection, file
-offset), but for what execve() maps, which no stock event shows.
+compared with the probed ones at every instant (``replay.model.agreement``). A capture ``NAME.dat`` may have
+dumps in ``NAME.maps.tar.gz``: the model has to have the VMAs that each of them lists (start, end, protection,
+file offset), but for what execve() maps, which no stock event shows.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import polars as pl
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.agreement import agreement
 from replay.evidence import rules_of
-from replay.model import reconstruct
+from replay.model.agreement import agreement
+from replay.model.rebuild import reconstruct
 from schemas.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from replay.agreement import Agreement
-    from replay.model_rules import KernelRules
+    from replay.model.agreement import Agreement
+    from replay.state.kernel import KernelRules
 
 STOCK = ("ev_syscall", "ev_task", "ev_fault")
 DUMPS = ".maps.tar.gz"

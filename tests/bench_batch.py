@@ -23,12 +23,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from replay import batch_manifest, pipeline, provenance
-from replay.batch import BatchOptions, run_batch
-from replay.batch_job import Outcome
-from replay.batch_store import open_store
-from replay.fleet import collect, open_fleet
-from replay.fleet_rows import fleet_rows
+from replay import pipeline
+from replay.batch import manifest as batch_manifest
+from replay.batch.fleet import collect, open_fleet
+from replay.batch.fleet_rows import fleet_rows
+from replay.batch.job import Outcome
+from replay.batch.store import open_store
+from replay.batch.whole import BatchOptions, run_batch
+from replay.results import provenance
 from reports.fleet_facts import gather
 from reports.writer import write_into
 

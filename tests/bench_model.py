@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from replay.model import _pass, reconstruct
-from replay.model_ops import operations
-from replay.model_rules import RULES
-from replay.oracle_model import OracleModel
+from replay.model.ops import operations
+from replay.model.rebuild import _pass, reconstruct
+from replay.oracle.model import OracleModel
+from replay.state.kernel import RULES
 from schemas import TABLES
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ import numba
 import numpy as np
 import polars as pl
 
-from replay.exact import replay_exact
-from replay.lifetimes import avc_lives
+from replay.state.lifetimes import avc_lives
+from replay.state.trees import Trees
 from replay.strategies import BUILTIN
-from replay.trees import Trees
+from replay.walks.exact import replay_exact
 from tests.scale_state import scale_events
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replay.model_rules import RULES
+from replay.state.kernel import RULES
 from tests.model_machine import History
 
 if TYPE_CHECKING:

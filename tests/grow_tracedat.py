@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from captures import c_tracedat as c
 from captures.source import Source
-from captures.stream import PageStream
-from captures.tracedat import read_container
-from captures.tracedat_capture import TraceDatCapture
+from captures.tracedat import constants as c
+from captures.tracedat.capture import TraceDatCapture
+from captures.tracedat.read import read_container
+from captures.tracedat.stream import PageStream
 from tests.tracedat_writer import Buffer, TraceDat
 from tests.trim_tracedat import KEPT_OPTIONS, all_pages
 

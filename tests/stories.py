@@ -18,8 +18,8 @@ from typing import Any
 
 import polars as pl
 
-from replay.causes import missed_because
-from replay.exact import Exact, replay_exact
+from replay.findings.causes import missed_because
+from replay.walks.exact import Exact, replay_exact
 from tests.ksm_machine import Machine
 from tests.mm_machine import PAGE, AnonVma, Mm, Node, Vma
 from tests.test_oracle import STRATEGIES, compare, table

@@ -7,9 +7,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.alive import AliveIndex, WaveletMatrix
-from replay.order import ALWAYS, NEVER
-from replay.trees import Trees
+from replay.state.alive import AliveIndex, WaveletMatrix
+from replay.state.order import ALWAYS, NEVER
+from replay.state.trees import Trees
 
 SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
 GROUPS, LAST = 3, 12

@@ -15,13 +15,14 @@ from polars.testing import assert_frame_equal
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay import analyze, oracle_anon
-from replay.anon_walks import anon_walks
-from replay.families import one_by_one
-from replay.gaps import Gaps
+from replay import analyze
 from replay.inspect import inspect
-from replay.lifetimes import avc_lives, walk_lives
-from replay.spaces import mm_lives, task_spaces
+from replay.oracle import anon as oracle_anon
+from replay.state.families import one_by_one
+from replay.state.gaps import Gaps
+from replay.state.lifetimes import avc_lives, walk_lives
+from replay.state.spaces import mm_lives, task_spaces
+from replay.walks.anon import anon_walks
 from reports import json_summary, render_text
 from schemas import TABLES
 from tests.anon_machine import AnonMachine, TrueWalk

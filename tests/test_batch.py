@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import replay
-from replay import batch_process
-from replay.batch import BatchOptions, BatchResult, run_batch
-from replay.batch_inputs import captures, share
-from replay.batch_job import Job, Limits, Outcome
-from replay.batch_process import run_isolated
-from replay.batch_words import died
+from replay.batch import process as batch_process
+from replay.batch.inputs import captures, share
+from replay.batch.job import Job, Limits, Outcome
+from replay.batch.process import run_isolated
+from replay.batch.whole import BatchOptions, BatchResult, run_batch
+from replay.batch.words import died
 from replay.options import AnalyzeOptions
 from schemas import TABLES
 from schemas.errors import OutputError, UsageError

@@ -9,7 +9,7 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.callers import named
+from replay.walks.callers import named
 
 TRUTH = Path(__file__).parent / "data" / "truth"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.pipeline import analyze
-from replay.stale import stale_items
+from replay.walks.stale import stale_items
 from tests.mm_machine import PAGE
 from tests.stories import AGES, RESTORES, UNMAPS, Story
 

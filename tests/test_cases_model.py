@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from replay.exact import replay_exact
-from replay.model import reconstruct
-from replay.model_rules import RULES
-from replay.oracle_model import OracleModel
+from replay.model.rebuild import reconstruct
+from replay.oracle.model import OracleModel
+from replay.state.kernel import RULES
+from replay.walks.exact import replay_exact
 from tests.model_machine import History
 from tests.stories import RESTORES, Outcome
 from tests.test_oracle import STRATEGIES, compare, table
@@ -24,7 +24,7 @@ from tests.test_oracle import STRATEGIES, compare, table
 if TYPE_CHECKING:
     from typing import Any
 
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
 PAGE = 4096
 BASE = 0x7F00_0000_0000

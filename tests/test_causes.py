@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay import oracle_causes
-from replay.causes import missed_because, turning_points
-from replay.exact import Exact, replay_exact
+from replay.findings.causes import missed_because, turning_points
+from replay.oracle import causes as oracle_causes
+from replay.walks.exact import Exact, replay_exact
 from tests.test_oracle import HISTORIES, SETTINGS, SHAPES, history
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from replay import __version__, cli
+from replay import __version__
+from replay.cli import main as cli
 from schemas import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,7 +220,7 @@ def cut(file):
     os.truncate(file.name, 4096)
     return data
 source._mapped = cut
-from replay.cli import main
+from replay.cli.main import main
 main()
 """
 

@@ -6,7 +6,7 @@ import json
 
 from report_tables import SUMMARY, sample_tables, summary_row, table
 
-from replay.compare import compare
+from replay.results.compare import compare
 from reports import comparison
 
 

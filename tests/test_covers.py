@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.covers import NONE, Covers
+from replay.state.covers import NONE, Covers
 
 SMALL = st.integers(0, 9)
 MEMBERS = st.lists(st.tuples(st.integers(0, 2), SMALL, SMALL), max_size=40)

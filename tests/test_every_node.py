@@ -15,17 +15,17 @@ from polars.testing import assert_frame_equal
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay import oracle_nodes
-from replay.chosen import chosen
-from replay.ends import ENDING as CALLERS_THAT_END
-from replay.every_node import END, ENDING, WHOLE, WORST, ask, every_node
-from replay.exact import replay_exact
-from replay.steps import expand
+from replay.findings.every_node import END, ENDING, WHOLE, WORST, ask, every_node
+from replay.oracle import nodes as oracle_nodes
+from replay.walks.chosen import chosen
+from replay.walks.ends import ENDING as CALLERS_THAT_END
+from replay.walks.exact import replay_exact
+from replay.walks.steps import expand
 from tests.test_oracle import HISTORIES, SETTINGS, SHAPES, history
 from tests.truth import SUFFIX, captures_with_truth, native_strategy
 
 if TYPE_CHECKING:
-    from replay.exact import Exact
+    from replay.walks.exact import Exact
     from tests.test_oracle import Events
 
 TRUTH = Path(__file__).parent / "data" / "truth"

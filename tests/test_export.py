@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as protos
 from report_tables import ANON_VMA, PAGES, SPLIT_NS, START_NS, sample_tables
 
-from replay.export import Target, check_target, export
-from replay.export_perfetto import perfetto_trace
-from replay.export_protobuf import varint
+from replay.results.export import Target, check_target, export
+from replay.results.perfetto import perfetto_trace
+from replay.results.protobuf import varint
 from schemas.errors import OutputError
 
 if TYPE_CHECKING:

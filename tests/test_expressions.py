@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.chosen import chosen
-from replay.expressions import COLUMNS, parse_strategy
+from replay.walks.chosen import chosen
+from replay.walks.expressions import COLUMNS, parse_strategy
 from schemas.errors import UsageError
 
 WORD = 1 << 64

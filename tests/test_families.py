@@ -11,14 +11,14 @@ import polars as pl
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay import analyze
-from replay.families import growth, one_by_one, roots
-from replay.lifetimes import avc_lives
-from replay.model import reconstruct
+from replay.model.rebuild import reconstruct
+from replay.state.families import growth, one_by_one, roots
+from replay.state.lifetimes import avc_lives
 from reports import json_summary, render_text
 from tests.model_machine import BASE, PAGE, History
 
 if TYPE_CHECKING:
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
 TRUTH = Path(__file__).parent / "data" / "truth"
 SAMPLES = Path(__file__).parent.parent / "captures" / "samples"

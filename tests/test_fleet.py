@@ -20,13 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay import batch_command
-from replay.batch import BatchOptions
-from replay.batch_progress import Progress
-from replay.batch_store import RemoteStore, open_store
-from replay.fleet import collect, open_fleet, query
-from replay.fleet_rows import NAMES, bin_ranges, fleet_rows, release
-from replay.urls import shown
+from replay.batch import command as batch_command
+from replay.batch.fleet import collect, open_fleet, query
+from replay.batch.fleet_rows import NAMES, bin_ranges, fleet_rows, release
+from replay.batch.progress import Progress
+from replay.batch.store import RemoteStore, open_store
+from replay.batch.urls import shown
+from replay.batch.whole import BatchOptions
 from reports import fleet as documents
 from reports.fleet_facts import FleetFacts, gather
 from schemas import TABLES
@@ -36,7 +36,7 @@ from tests.report_tables import capture_row
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replay.batch import BatchResult
+    from replay.batch.whole import BatchResult
 
 ROOT = Path(__file__).resolve().parent.parent
 TRUTH = ROOT / "tests" / "data" / "truth"

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay import oracle_held_up
-from replay.held_up import held_up
-from replay.lifetimes import walk_lives
+from replay.findings.held_up import held_up
+from replay.oracle import held_up as oracle_held_up
+from replay.state.lifetimes import walk_lives
 from schemas import TABLES
 
 VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tiny.dat"

@@ -11,19 +11,19 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay import AnalyzeOptions, analyze
-from replay.callers import named
 from replay.evidence import rules_of
-from replay.exact import replay_exact
-from replay.ksm_modelled import modelled_spaces, tree_events
-from replay.ksm_other_kernel import by_rules_of, other_kernel
-from replay.model import reconstruct
-from replay.spaces import mm_of
+from replay.ksm.modelled import modelled_spaces, tree_events
+from replay.ksm.other_kernel import by_rules_of, other_kernel
+from replay.model.rebuild import reconstruct
+from replay.state.spaces import mm_of
 from replay.strategies import BUILTIN
+from replay.walks.callers import named
+from replay.walks.exact import replay_exact
 from reports import render_text
 from tests.model_machine import BASE, PAGE, History, empty_events
 
 if TYPE_CHECKING:
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
 TRUTH = Path(__file__).parent / "data" / "truth"
 STRATEGIES = tuple(BUILTIN)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.ksm_modelled import modelled_spaces, tree_events
-from replay.ksm_spaces import address_spaces
-from replay.model import reconstruct
-from replay.oracle_ksm_spaces import CHANGES, EXECS, FORKS, OWN, Spaces
+from replay.ksm.modelled import modelled_spaces, tree_events
+from replay.ksm.spaces import address_spaces
+from replay.model.rebuild import reconstruct
+from replay.oracle.ksm_spaces import CHANGES, EXECS, FORKS, OWN, Spaces
 from tests.model_machine import empty_events
 
 DATA = Path(__file__).parent / "data"

@@ -11,12 +11,12 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay import AnalyzeOptions
-from replay.callers import named
 from replay.evidence import rebuild
-from replay.exact import replay_exact
-from replay.ksm_nodes import migrations, nodes
-from replay.ksm_stock import APART, determined
+from replay.ksm.nodes import migrations, nodes
+from replay.ksm.stock import APART, determined
 from replay.strategies import BUILTIN
+from replay.walks.callers import named
+from replay.walks.exact import replay_exact
 from schemas import TABLES
 from tests.model_machine import empty_events
 from tests.stock_machine import EXCLUSIVE, READ, migration_entry, pte_row

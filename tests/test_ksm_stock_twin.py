@@ -8,12 +8,12 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.ksm_candidates import vmas_at
-from replay.ksm_nodes import migrations, nodes
-from replay.ksm_stock import determined
-from replay.ksm_undetermined import Rebuilt, undetermined
-from replay.oracle_ksm_bounds import State, bounds_of
-from replay.oracle_ksm_stock import known_addresses
+from replay.ksm.candidates import vmas_at
+from replay.ksm.nodes import migrations, nodes
+from replay.ksm.stock import determined
+from replay.ksm.undetermined import Rebuilt, undetermined
+from replay.oracle.ksm_bounds import State, bounds_of
+from replay.oracle.ksm_stock import known_addresses
 from replay.strategies import BUILTIN
 from tests.model_machine import empty_events
 from tests.stock_machine import CHILD, PAGE, PARENT, StockMachine, Vma, stock_machines

@@ -6,9 +6,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.ksm_windows import Doubt, in_windows, windows
-from replay.lifetimes import AFTER
-from replay.model import reconstruct
+from replay.ksm.windows import Doubt, in_windows, windows
+from replay.model.rebuild import reconstruct
+from replay.state.lifetimes import AFTER
 from tests.model_machine import BASE, PAGE, History
 
 P, CHILD = 100, 101

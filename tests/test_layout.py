@@ -22,24 +22,40 @@ MAY_IMPORT = {
 
 COMPOSITION = {
     "replay/__init__.py": set(),
-    "replay/batch_cluster.py": {"distributed"},
-    "replay/batch_command.py": {"reports"},
-    "replay/batch_unit.py": {"reports"},
-    "replay/cli.py": {"captures", "reports", "typer"},
-    "replay/cli_results.py": {"reports", "typer"},
+    "replay/batch/cluster.py": {"distributed"},
+    "replay/batch/command.py": {"reports"},
+    "replay/batch/unit.py": {"reports"},
+    "replay/cli/main.py": {"captures", "reports", "typer"},
+    "replay/cli/results.py": {"reports", "typer"},
+    "replay/cli/streams.py": {"captures", "typer"},
     "replay/inspect.py": {"captures"},
     "replay/pipeline.py": {"captures", "reports"},
-    "replay/notebook.py": {"reports"},
-    "replay/plot.py": {"reports"},
-    "replay/cli_record.py": {"captures", "reports", "typer"},
-    "replay/record.py": {"captures"},
-    "replay/record_probes.py": {"captures"},
-    "replay/record_script.py": {"captures"},
-    "replay/urls.py": {"fsspec"},
+    "replay/results/notebook.py": {"reports"},
+    "replay/results/plot.py": {"reports"},
+    "replay/cli/record.py": {"captures", "reports", "typer"},
+    "replay/record/run.py": {"captures"},
+    "replay/record/probes.py": {"captures"},
+    "replay/record/script.py": {"captures"},
+    "replay/batch/urls.py": {"fsspec"},
     "reports/by_matplotlib.py": {"matplotlib"},
     "reports/pictures.py": {"kaleido"},
 }
 """Modules that join the parts or use an extra, and what they may import in addition."""
+
+PARTS = {
+    "state": set[str](),
+    "walks": {"state", "strategies"},
+    "findings": {"state", "strategies", "walks"},
+    "model": {"state"},
+    "ksm": {"model", "state", "strategies", "summary", "walks"},
+    "oracle": {"state"},
+    "record": {"inspect"},
+    "testbench": {"pipeline", "record"},
+    "results": set[str](),
+    "batch": {"options", "pipeline", "results", "walks"},
+    "cli": {"batch", "inspect", "options", "pipeline", "record", "results", "testbench"},
+}
+"""Which parts of ``replay``, and which modules beside them, each part may import (CONTRIBUTING.md, section 3)."""
 
 MODULES = sorted(
     path.relative_to(ROOT).as_posix() for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")
@@ -61,6 +77,18 @@ def forbidden_imports(module: str, source: str) -> list[str]:
     return found
 
 
+def parts_imported(part: str) -> set[str]:
+    """Parts of ``replay``, and modules beside them, that the modules of a part import."""
+    found: set[str] = set()
+    for path in (ROOT / "replay" / part).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "replay":
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("replay."):
+                found.add(str(node.module).split(".")[1])
+    return found - {part, "__version__"}
+
+
 def size_fault(source: str) -> str | None:
     """Why the module is too long; None: it is not."""
     lines = source.count("\n")
@@ -80,6 +108,15 @@ def test_module_keeps_the_import_rule(module: str) -> None:
     assert forbidden_imports(module, (ROOT / module).read_text()) == []
 
 
+def test_the_parts_of_replay_are_all_there() -> None:
+    assert {path.parent.name for path in (ROOT / "replay").glob("*/__init__.py")} == set(PARTS)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_imports_what_is_below_it(part: str) -> None:
+    assert parts_imported(part) <= PARTS[part]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_module_is_not_too_long(module: str) -> None:
     assert size_fault((ROOT / module).read_text()) is None
@@ -91,8 +128,8 @@ def test_module_is_not_too_long(module: str) -> None:
         ("schemas/mm.py", "import polars", ["1: polars"]),
         ("captures/decode.py", "from replay import walks", ["1: replay"]),
         ("captures/decode.py", "import captures, reports.text", ["1: reports.text"]),
-        ("replay/walks.py", "def f():\n    from captures import open_capture", ["2: captures"]),
-        ("replay/cli.py", "from captures import open_capture", []),
+        ("replay/walks/counting.py", "def f():\n    from captures import open_capture", ["2: captures"]),
+        ("replay/cli/main.py", "from captures import open_capture", []),
         ("reports/text.py", "from . import facts", ["1: ."]),
         ("reports/text.py", "import json, plotly.io\nfrom schemas import TABLES", []),
     ],

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.merge_rules import REASONS
-from replay.model import Modelled, reconstruct
-from replay.model_ahead import MANY
-from replay.model_rules import RULES
-from replay.oracle_model import OracleModel
+from replay.model.ahead import MANY
+from replay.model.rebuild import Modelled, reconstruct
+from replay.oracle.model import OracleModel
+from replay.state.kernel import RULES
+from replay.state.merge_rules import REASONS
 from tests.bench_model import history
 from tests.model_machine import BASE, PAGE, History, empty_events, histories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
 TRUTH = Path(__file__).parent / "data" / "truth"
 LIFE = (

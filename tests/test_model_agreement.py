@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from captures.maps import read_maps
-from replay.agreement import agreement
-from replay.model import reconstruct
+from replay.model.agreement import agreement
+from replay.model.rebuild import reconstruct
 from tests.agreement import Loaded, compare, load
 
 if TYPE_CHECKING:
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
 DATA = Path(__file__).parent / "data"
 CAPTURES = sorted((DATA / "truth").glob("*.dat"))

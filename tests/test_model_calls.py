@@ -10,9 +10,9 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from captures.maps import known_maps
-from replay.agreement import agreement, boundaries, probed_changes, probed_lives
-from replay.model import Modelled, reconstruct
-from replay.model_rules import RULES
+from replay.model.agreement import agreement, boundaries, probed_changes, probed_lives
+from replay.model.rebuild import Modelled, reconstruct
+from replay.state.kernel import RULES
 from tests.agreement import dumps, mm_of
 from tests.model_machine import PAGE, History
 from tests.test_model_golden import P, mapped, page, protected, ranges, tree

@@ -11,8 +11,8 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from captures.maps import known_maps
-from replay.agreement import boundaries, probed_changes, probed_lives
-from replay.model import Modelled, reconstruct
+from replay.model.agreement import boundaries, probed_changes, probed_lives
+from replay.model.rebuild import Modelled, reconstruct
 from tests.model_machine import PAGE, History
 from tests.test_model_golden import P, mapped, page, ranges
 from tests.test_model_rules import alive, model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from replay.model import Modelled, reconstruct
-from replay.model_rules import rules_for
+from replay.model.rebuild import Modelled, reconstruct
+from replay.state.kernel import rules_for
 from tests.model_machine import BASE, PAGE, History
 
 P, CHILD, GRANDCHILD = 100, 101, 102

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from replay.model import Modelled, reconstruct
+from replay.model.rebuild import Modelled, reconstruct
 from tests.model_machine import BASE, PAGE, History
 from tests.test_model_golden import CHILD, P, mapped, page, protected, ranges, tree
 
 if TYPE_CHECKING:
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
 FILE = 0x2
 SHARED_FILE = 0x1

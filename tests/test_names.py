@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.names import with_names
+from replay.state.names import with_names
 from schemas import TABLES
 
 VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tiny.dat"

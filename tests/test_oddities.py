@@ -11,8 +11,8 @@ import pytest
 from captures import open_capture
 from captures.canonical import canonical_events
 from replay.evidence import Rebuilt
-from replay.exact import replay_exact
 from replay.quality import limits
+from replay.walks.exact import replay_exact
 from schemas import TABLES
 from schemas.errors import UnknownFormatError
 from tests.perf_tool import DATA as PERF

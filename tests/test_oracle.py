@@ -19,8 +19,8 @@ from polars.testing import assert_frame_equal
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay import oracle
-from replay.exact import replay_exact
+from replay.oracle import whole as oracle
+from replay.walks.exact import replay_exact
 from schemas import TABLES
 from tests.ksm_machine import Machine
 from tests.truth import captures_with_truth

@@ -11,18 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from replay import oracle_splits, splits
-from replay.call_arguments import ARGUMENTS, said
-from replay.families import one_by_one, roots
-from replay.lifetimes import avc_lives
-from replay.merges import neighbours
-from replay.model import reconstruct
+from replay.findings import splits
+from replay.findings.merges import neighbours
+from replay.model.rebuild import reconstruct
+from replay.oracle import splits as oracle_splits
+from replay.state.call_arguments import ARGUMENTS, said
+from replay.state.families import one_by_one, roots
+from replay.state.lifetimes import avc_lives
 from schemas import TABLES
 from tests.model_machine import histories
 from tests.test_oracle import HISTORIES, history, table
 
 if TYPE_CHECKING:
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
     Events = dict[str, pl.DataFrame]
 

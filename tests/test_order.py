@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.order import disjoint, in_order, last_to_die, numbered, ordering
+from replay.state.order import disjoint, in_order, last_to_die, numbered, ordering
 
 LONG = np.iinfo(np.int64)
 POINTER = (1 << 64) - 1

@@ -15,8 +15,8 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import EVENT_TABLES, canonical_events
-from replay.exact import Exact, replay_exact
 from replay.strategies import BUILTIN
+from replay.walks.exact import Exact, replay_exact
 from tests.perf_tool import DATA
 
 TRACE_CMD = Path(__file__).parent / "data" / "truth" / "7.3_s1-small_triple.dat"

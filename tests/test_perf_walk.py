@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captures import perfdata_records
-from captures.perfdata_records import RecordStream
+from captures.perfdata import records as perfdata_records
+from captures.perfdata.records import RecordStream
 
 HEAD = {"little": "<IHH", "big": ">IHH"}
 

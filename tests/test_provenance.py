@@ -7,7 +7,8 @@ import shlex
 import pyarrow as pa
 import pytest
 
-from replay import __version__, provenance
+from replay import __version__
+from replay.results import provenance
 from schemas import TABLES
 
 

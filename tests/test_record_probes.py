@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from captures.recipes import read_recipe, recipe_path
-from replay.record_btf import Btf
-from replay.record_options import Profile
-from replay.record_probes import MODERN, Definition, Syntax, adapt, definitions, kernel_of
+from replay.record.btf import Btf
+from replay.record.options import Profile
+from replay.record.probes import MODERN, Definition, Syntax, adapt, definitions, kernel_of
 from schemas.errors import UsageError
 from tests.fake_machine import KERNELS
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from captures.recipes import read_recipe, recipe_path, stock_events
-from replay.record import portable_script
-from replay.record_options import Profile, RecordOptions, Tool
-from replay.record_probes import Syntax, adapt, definitions
-from replay.record_script import script as make_script
+from replay.record.options import Profile, RecordOptions, Tool
+from replay.record.probes import Syntax, adapt, definitions
+from replay.record.run import portable_script
+from replay.record.script import script as make_script
 from tests.fake_machine import CAPTURE, KERNELS, ROOT, Machine, machine
 
 if TYPE_CHECKING:

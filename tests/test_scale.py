@@ -10,9 +10,9 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay import walks
-from replay.exact import replay_exact
 from replay.strategies import BUILTIN
+from replay.walks import counting as walks
+from replay.walks.exact import replay_exact
 from tests.scale_state import ITEMS_PER_NODE, scale_events
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from replay import oracle_segments, steps
-from replay.exact import replay_exact
-from replay.lifetimes import avc_lives
+from replay.findings.segments import COUNTS, segments
+from replay.oracle import segments as oracle_segments
 from replay.pipeline import analyze
-from replay.segments import COUNTS, segments
-from replay.timing import DRAWN, fit, fit_parts
+from replay.state.lifetimes import avc_lives
+from replay.walks import steps
+from replay.walks.exact import replay_exact
+from replay.walks.timing import DRAWN, fit, fit_parts
 from tests.test_oracle import HISTORIES, history, table
 
 VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tiny.dat"

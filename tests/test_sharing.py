@@ -6,10 +6,10 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay import oracle_sharing
-from replay.chosen import chosen
-from replay.exact import replay_exact
-from replay.sharing import sharing
+from replay.findings.sharing import sharing
+from replay.oracle import sharing as oracle_sharing
+from replay.walks.chosen import chosen
+from replay.walks.exact import replay_exact
 from reports import render_text
 from schemas import TABLES
 from tests.report_tables import sample_tables

@@ -11,16 +11,16 @@ import pytest
 import replay
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.families import one_by_one, roots
-from replay.lifetimes import avc_lives
-from replay.merges import neighbours, tried
-from replay.model import reconstruct
-from replay.splits import Audit, audit
+from replay.findings.merges import neighbours, tried
+from replay.findings.splits import Audit, audit
+from replay.model.rebuild import reconstruct
+from replay.state.families import one_by_one, roots
+from replay.state.lifetimes import avc_lives
 from schemas import TABLES
 from tests.model_machine import BASE, PAGE, History
 
 if TYPE_CHECKING:
-    from replay.model_rules import KernelRules
+    from replay.state.kernel import KernelRules
 
 HERE = Path(__file__).parent
 TRUTH = HERE / "data" / "truth"

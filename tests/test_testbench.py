@@ -15,10 +15,10 @@ import pytest
 
 from captures.recipes import KERNELS
 from replay import analyze
-from replay.cli_record import Scenario
-from replay.testbench_ksm import Ksm
-from replay.testbench_record import durations
-from replay.testbench_scenarios import SCENARIOS
+from replay.cli.record import Scenario
+from replay.testbench.ksm import Ksm
+from replay.testbench.record import durations
+from replay.testbench.scenarios import SCENARIOS
 from schemas.errors import UsageError
 from tests.fake_machine import ROOT
 
@@ -116,8 +116,8 @@ def test_merging_waits_for_two_more_passes_and_lets_ksmd_rest(ksm_folder: Path) 
 WATCHED = """
 import sys
 from pathlib import Path
-from replay.testbench import Bench, BenchOptions
-from replay.testbench_scenarios import SCENARIOS
+from replay.testbench.bench import Bench, BenchOptions
+from replay.testbench.scenarios import SCENARIOS
 
 class Watched(Bench):
     def merge(self, pages):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replay.testbench_damon import look_at
-from replay.testbench_mm import PAGE
+from replay.testbench.damon import look_at
+from replay.testbench.mm import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path

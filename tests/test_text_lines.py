@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from captures import open_capture, text_index
+from captures import open_capture
 from captures.canonical import canonical_events
+from captures.text import index as text_index
 from schemas.errors import CaptureError, CorruptError, UnknownFormatError
 from tests.test_text_recordings import TEXT
 

@@ -15,8 +15,8 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.exact import Exact, replay_exact
-from replay.observed import observed
+from replay.walks.exact import Exact, replay_exact
+from replay.walks.observed import observed
 from schemas.errors import CorruptError, UnknownFormatError
 from tests.perf_tool import DATA as PERF
 from tests.perf_tool import for_perf, run

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replay.pipeline import analyze
-from replay.timing import fit, fit_tables, fitted, predict_walks
+from replay.walks.timing import fit, fit_tables, fitted, predict_walks
 
 SAMPLES = Path(__file__).parent.parent / "captures" / "samples"
 TRUTH = Path(__file__).parent / "data" / "truth"

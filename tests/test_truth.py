@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.exact import replay_exact
+from replay.walks.exact import replay_exact
 from tests.truth import captures_with_truth, compare
 
 ROOT = Path(__file__).parent.parent

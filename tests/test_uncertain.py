@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay import oracle_losses
-from replay.exact import Exact, replay_exact
-from replay.gaps import Gaps
-from replay.losses import settle
 from replay.options import AnalyzeOptions
-from replay.order import NEVER
+from replay.oracle import losses as oracle_losses
 from replay.pipeline import analyze
+from replay.state.gaps import Gaps
+from replay.state.losses import settle
+from replay.state.order import NEVER
+from replay.walks.exact import Exact, replay_exact
 from reports.facts import gather
 from reports.markdown import render_markdown
 from reports.page import render_page

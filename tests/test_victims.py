@@ -9,9 +9,9 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.exact import replay_exact
-from replay.families import one_by_one, roots
-from replay.victims import lost, waits
+from replay.findings.victims import lost, waits
+from replay.state.families import one_by_one, roots
+from replay.walks.exact import replay_exact
 
 VICTIMS = Path(__file__).parent / "data" / "truth" / "6.12_s11-victims_truth-tiny.dat"
 RWSEM = 8  # offset of rwsem in struct anon_vma of that kernel, by its BTF

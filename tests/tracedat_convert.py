@@ -11,11 +11,11 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from captures import c_tracedat as c
 from captures.eventfmt import EventFormat, Field, parse_formats
 from captures.source import Source
-from captures.stream import PageStream
-from captures.tracedat_capture import TraceDatCapture
+from captures.tracedat import constants as c
+from captures.tracedat.capture import TraceDatCapture
+from captures.tracedat.stream import PageStream
 from tests.tracedat_writer import Buffer, Kernel, TraceDat
 from tests.trim_tracedat import all_pages
 

@@ -27,10 +27,10 @@ import polars as pl
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from replay.exact import Exact, replay_exact
-from replay.lifetimes import avc_lives
+from replay.state.lifetimes import avc_lives
+from replay.state.trees import Trees
 from replay.strategies import BUILTIN
-from replay.trees import Trees
+from replay.walks.exact import Exact, replay_exact
 
 SUFFIX = ".truth.json.gz"
 

@@ -15,8 +15,8 @@ import os
 import sys
 from pathlib import Path
 
-from replay.record import portable_script
-from replay.record_options import Profile, RecordOptions
+from replay.record.options import Profile, RecordOptions
+from replay.record.run import portable_script
 from tests.lab.boot import Machine, boot
 from tests.lab.checks import faults
 from tests.lab.emulator import emulator

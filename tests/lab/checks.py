@@ -12,7 +12,7 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from captures.maps import known_maps
 from replay import analyze
-from replay.testbench_record import durations
+from replay.testbench.record import durations
 from reports.text import render_text
 
 if TYPE_CHECKING:

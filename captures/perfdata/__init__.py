@@ -1,0 +1,1 @@
+"""perf.data: the container, its records and samples."""

@@ -1,0 +1,288 @@
+"""PerfCapture: a perf.data as a Capture; one pass over the records answers all that is asked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+
+from captures import losses
+from captures.decode import MAX_IDS, Decoder, type_offset
+from captures.eventfmt import find_formats, parse_formats
+from captures.info import CaptureInfo
+from captures.perfdata import constants as c
+from captures.perfdata import quality as perfdata_quality
+from captures.perfdata.container import no_formats, read_perfdata
+from captures.perfdata.records import RecordStream
+from captures.perfdata.samples import SampleReader
+from captures.perfdata.side import FIRST_ID, IDS, SIDE_EVENTS, side_formats
+from captures.spans import Spans
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from captures.decode import Cpus
+    from captures.eventfmt import EventFormat
+    from captures.ringbuf import Longs
+    from captures.source import Source
+
+_ALWAYS: Final = ("perf:comm", "perf:exec", "perf:fork", "perf:lost", "perf:lost_samples")
+"""Events that every pass decodes: they are few, and tell names of tasks and losses."""
+
+_NEVER: Final = 1 << 63
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over all records tells besides the events that were asked for.
+
+    Attributes:
+        counts: Records by event id. Shape (decode.MAX_IDS,).
+        first_ts_ns: Time of the earliest sample; None: there is none.
+        last_ts_ns: Time of the latest; None: there is none.
+        cpus: CPUs that have samples.
+        losses: What was lost.
+        side: Tables of the events in ``_ALWAYS``, in order of the file.
+        damage: Why the records end early; None: they do not.
+        is_truncated: Whether that is because the file ends.
+        foreign, unknown, short: As in SampleReader.
+    """
+
+    counts: Longs
+    first_ts_ns: int | None
+    last_ts_ns: int | None
+    cpus: int
+    losses: perfdata_quality.Losses
+    side: dict[str, pa.Table]
+    damage: str | None
+    is_truncated: bool
+    foreign: int
+    unknown: int
+    short: int
+
+
+class PerfCapture:
+    """A capture of perf record, as a file or from a pipe. See ``captures.info.Capture``.
+
+    Records that are no samples are events of the system ``perf`` (``perf:comm``, ``perf:fork``,
+    ``perf:mmap2`` ...). Of ``perf:comm``, ``perf:mmap`` and ``perf:mmap2`` those with time 0 tell what perf
+    found when it began.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Read the tables of the file, but no record.
+
+        Raises:
+            UnknownFormatError, TruncatedError, CorruptError: The tables cannot be read.
+        """
+        self._source = source
+        self._perf = read_perfdata(source.data, source.path)
+        self._side_formats = side_formats(source.path)
+        self._scan: Scan | None = None
+        self._broken: dict[str, tuple[int, int]] = {}
+
+    @property
+    def path(self) -> str:
+        """The file as it was named."""
+        return self._source.path
+
+    @property
+    def command_line(self) -> list[str]:
+        """The command that recorded the file; empty: the file does not say."""
+        return self._perf.command_line()
+
+    @cached_property
+    def formats(self) -> Mapping[str, EventFormat]:
+        """Format of every event that the capture knows, by ``system:name``, recorded or not.
+
+        Raises:
+            TruncatedError: The file has tracepoints, but not their formats.
+        """
+        tables = self._perf.tables
+        if tables is None and any(each.is_tracepoint for each in self._perf.attrs):
+            raise no_formats(self._perf)
+        own = parse_formats(tables.event_texts if tables else [], self.path)
+        told = {f"perf:{each.name}" for each in SIDE_EVENTS if each.is_told}
+        return own | {name: each for name, each in self._side_formats.items() if name in told}
+
+    @cached_property
+    def info(self) -> CaptureInfo:
+        """Where the capture comes from and what is in it; ``events`` are the samples of tracepoints."""
+        perf, scan = self._perf, self._scanned()
+        kinds = ["pipe"] if perf.is_pipe else []
+        kinds += ["zstd"] if perf.feature(c.FEATURE_COMPRESSED) is not None else []
+        inner = f" ({', '.join(kinds)})" if kinds else ""
+        packing = "".join(f", {each}" for each in (self._source.packing,) if each)
+        version = perf.string(c.FEATURE_VERSION)
+        return CaptureInfo(
+            path=self._source.shown_path,
+            format=f"perf.data{inner}{packing}",
+            size_bytes=self._source.size_bytes,
+            sha256=self._source.sha256,
+            kernel_release=perf.string(c.FEATURE_OSRELEASE),
+            arch=perf.string(c.FEATURE_ARCH),
+            hostname=perf.string(c.FEATURE_HOSTNAME),
+            clock=perf.attrs[0].clock if perf.attrs else None,
+            cpus=perf.cpus_online() or scan.cpus,
+            first_ts_ns=scan.first_ts_ns,
+            last_ts_ns=scan.last_ts_ns,
+            events=int(scan.counts[:FIRST_ID].sum()),
+            events_lost=None if perf.is_backward else scan.losses.total,
+            truncated=bool(perf.damage or self._source.damage) or scan.is_truncated,
+            tool=f"perf {version}" if version else None,
+        )
+
+    def event_counts(self) -> dict[str, int]:
+        """Records of each event that occurs, by ``system:name``."""
+        counts = self._scanned().counts
+        return {name: int(counts[each.id]) for name, each in self.formats.items() if counts[each.id]}
+
+    def event_spans(self) -> dict[str, tuple[int, int]]:
+        """First and last time of each event that occurs. See ``captures.info.Capture.event_spans``."""
+        spans = Spans(MAX_IDS)
+        self._read({}, spans)
+        return spans.by_name(self.formats)
+
+    def decode(
+        self, names: Iterable[str], columns: Mapping[str, Collection[str]] | None = None
+    ) -> dict[str, pa.Table]:
+        """The events as tables. See ``captures.info.Capture.decode``."""
+        asked = list(dict.fromkeys(names))
+        wanted = find_formats(self.formats, asked, self.path, "perf record -e SYSTEM:NAME")
+        needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
+        decoder, cpus = self._read(needed)
+        (ts_ns,) = decoder.times
+        rank = _ranks(ts_ns, cpus, backward=self._perf.is_backward)
+        for name, each in zip(asked, wanted, strict=True):
+            parts = decoder.events[each.id]
+            if parts.short or parts.unreadable:
+                self._broken[name] = (parts.short, parts.unreadable)
+        return {name: decoder.table(each.id, rank) for name, each in zip(asked, wanted, strict=True)}
+
+    def quality(self) -> pa.Table:
+        """Table ``quality``: lost events, damage, clock problems and what was not recorded."""
+        scan, perf = self._scanned(), self._perf
+        rows = [
+            *losses.file_rows(self._source.damage),
+            *perfdata_quality.damage_rows(perf.damage, scan.damage, is_truncated=scan.is_truncated),
+            *perfdata_quality.loss_rows(scan.losses),
+            *perfdata_quality.sample_rows(scan.foreign, scan.unknown, scan.short),
+            *perfdata_quality.overwritten_rows(is_backward=perf.is_backward),
+            *perfdata_quality.attr_rows(perf.attrs, int(scan.counts[IDS["throttle"]])),
+            *losses.clock_rows(
+                {each.clock for each in perf.attrs if each.is_tracepoint}, has_tsc_conversion=False
+            ),
+        ]
+        if perf.tables is not None:
+            rows += losses.machine_rows(self.info.arch, perf.tables.machine_page_bytes)
+            rows += losses.unknown_rows(scan.counts, {**self.formats, **self._side_formats})
+        rows += losses.broken_rows(self._broken)
+        return losses.quality_table(rows)
+
+    def comms(self) -> dict[int, str]:
+        """Names of tasks by thread id: the last one each had; a new task has that of its parent."""
+        side = self._scanned().side
+        told = pa.concat_tables(
+            side[name].select(["ts_ns", "pid", "comm"]) for name in ("perf:comm", "perf:exec")
+        )
+        told = told.sort_by("ts_ns")
+        names: dict[int, str] = dict(zip(told["pid"].to_pylist(), told["comm"].to_pylist(), strict=True))
+        fork = side["perf:fork"].sort_by("ts_ns")
+        for child, parent in zip(fork["child_pid"].to_pylist(), fork["pid"].to_pylist(), strict=True):
+            if child not in names and parent in names:
+                names[child] = names[parent]
+        return names
+
+    def stored_maps(self) -> str:
+        """Empty: what perf finds when it begins are records."""
+        return ""
+
+    def symbol(self, address: int) -> str | None:
+        """None: a perf.data does not say which functions the kernel has."""
+        return None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        """Return the capture, which is open."""
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Close."""
+        self.close()
+
+    def _scanned(self) -> Scan:
+        if self._scan is None:
+            self._read({})
+        assert self._scan is not None, "_read sets it"
+        return self._scan
+
+    def _read(
+        self, wanted: Mapping[EventFormat, Collection[str] | None], spans: Spans | None = None
+    ) -> tuple[Decoder, Cpus]:
+        """One pass over all records; also the CPU of each, in the order of the file."""
+        perf = self._perf
+        always = [self._side_formats[name] for name in _ALWAYS]
+        at = type_offset([each for each in wanted if each.id < FIRST_ID], self.path)
+        order = "<" if perf.order == "little" else ">"
+        decoder = Decoder({**wanted, **dict.fromkeys(always)}, order, at, spans)
+        reader, stream = SampleReader(perf), RecordStream(perf)
+        parts: list[Cpus] = []
+        first, last, seen = _NEVER, -1, np.zeros(c.MAX_CPUS, dtype=np.bool_)
+        for records in stream.blocks():
+            found = reader.read(records)
+            decoder.add_payloads(found.block, found.ids, found.start, found.size, found.ts_ns, found.cpu)
+            parts.append(found.cpu)
+            times = found.ts_ns[found.ids < 0]
+            if len(times):
+                first, last = min(first, int(times.min())), max(last, int(times.max()))
+                seen[found.cpu[found.cpu >= 0]] = True
+        cpus = _joined(parts, np.dtype(np.int32))
+        ts_ns = _joined(decoder.times, np.dtype(np.int64))
+        decoder.times = [ts_ns]
+        side = {each: decoder.table(self._side_formats[each].id) for each in _ALWAYS}
+        lost = (side["perf:lost"]["seq"].to_numpy(), side["perf:lost"]["lost"].to_numpy())
+        lost_samples = side["perf:lost_samples"]["lost"].to_numpy()
+        self._scan = Scan(
+            counts=decoder.counts,
+            first_ts_ns=first if last >= 0 else None,
+            last_ts_ns=last if last >= 0 else None,
+            cpus=int(seen.sum()),
+            losses=perfdata_quality.find_losses(lost, lost_samples, ts_ns, cpus),
+            side=side,
+            damage=stream.damage,
+            is_truncated=stream.is_truncated,
+            foreign=reader.foreign,
+            unknown=reader.unknown,
+            short=reader.short,
+        )
+        return decoder, cpus
+
+
+def _joined(parts: list[Any], dtype: np.dtype[Any]) -> Any:
+    return np.concatenate([*parts, np.empty(0, dtype=dtype)])
+
+
+def _ranks(ts_ns: Longs, cpu: Cpus, *, backward: bool) -> Longs:
+    """Place of each record in the total order: by time, then CPU, then place in the file.
+
+    Args:
+        ts_ns: Time of each, in the order of the file.
+        cpu: CPU of each.
+        backward: The file has the newest record of each buffer first.
+    """
+    order = np.argsort(ts_ns, kind="stable")
+    ordered = ts_ns.take(order)
+    same = ordered[1:] == ordered[:-1]
+    if same.any():
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        members = order[tied]
+        order[tied] = members[np.lexsort((-members if backward else members, cpu[members], ts_ns[members]))]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank

@@ -1,0 +1,1 @@
+"""Trace text: what tracefs, trace-cmd report and perf script print."""

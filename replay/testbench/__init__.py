@@ -1,0 +1,1 @@
+"""The testbench: workloads that make reverse-map walks long."""
