@@ -1,6 +1,6 @@
 """Result tables in, documents out: text, Markdown, JSON, one HTML page. Computes no result."""
 
-from reports.figures import figures_of
+from reports.figures_by_name import figures_of
 from reports.markdown import render_markdown
 from reports.page import render_page
 from reports.summary_json import json_summary

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow.parquet as pq
 
-from reports import facts as report_facts
 from reports import markdown, page, summary_json, text
+from reports.facts import all as report_facts
 from reports.sections import sections
 
 if TYPE_CHECKING:

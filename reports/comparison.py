@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reports import markdown
 from reports.escape import ascii_only
-from reports.words import cell
+from reports.words.sentences import cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports import node_words, other_kernel_words
-from reports.distribution import QUANTILES
-from reports.facts import COLUMNS, Facts, ranges
+from reports.facts.all import COLUMNS, Facts, ranges
+from reports.facts.quantiles import QUANTILES
+from reports.facts.vm_flags import flag_names
 from reports.grid import Grid, grid
-from reports.vm_flags import flag_names
-from reports.words import bounded, provenance
+from reports.words import nodes as node_words
+from reports.words import other_kernel as other_kernel_words
+from reports.words.sentences import bounded, provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
-    from reports.distribution import Distribution
-    from reports.split_facts import Splits
-    from reports.wait_facts import Waits
+    from reports.facts.quantiles import Distribution
+    from reports.facts.splits import Splits
+    from reports.facts.waits import Waits
 
 MAX_MISSES: Final = 20
 AFTER: Final = "Times: seconds after the first event of the capture."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import facts as report_facts
-from reports import sections, words
+from reports import sections
 from reports.escape import markdown
-from reports.facts import COLUMNS, Facts
-from reports.words import bounded, cell
+from reports.facts import all as report_facts
+from reports.facts.all import COLUMNS, Facts
+from reports.words import sentences as words
+from reports.words.sentences import bounded, cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from reports import excerpts, words
-from reports import facts as report_facts
+from reports import excerpts
+from reports.facts import all as report_facts
+from reports.words import sentences as words
 from schemas.errors import printable
 
 if TYPE_CHECKING:

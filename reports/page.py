@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports import facts as report_facts
-from reports import markdown, text, words
+from reports import markdown, text
 from reports.escape import script_json
+from reports.facts import all as report_facts
 from reports.sections import sections
+from reports.words import sentences as words
 from schemas.errors import OutputError, printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from reports.figure import Figure
+    from reports.figures.figure import Figure
     from reports.section import Section
 
 _ASSETS: Final = files("reports") / "assets"

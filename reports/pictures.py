@@ -11,13 +11,13 @@ import warnings
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import svg_picture
 from reports.escape import plotly_label
-from reports.palette import INK
+from reports.figures import svg_picture
+from reports.figures.palette import INK
 from schemas.errors import OutputError, printable
 
 if TYPE_CHECKING:
-    from reports.figure import Figure
+    from reports.figures.figure import Figure
 
 WIDTH: Final = 1200
 """Width of a PNG in CSS pixels; it has twice as many dots."""
@@ -47,7 +47,7 @@ def render_figure(figure: Figure, suffix: str) -> bytes:
     if find_browser() is not None and importlib.util.find_spec("kaleido") is not None:
         return _by_kaleido(figure)
     if importlib.util.find_spec("matplotlib") is not None:
-        from reports.by_matplotlib import draw_png
+        from reports.figures.by_matplotlib import draw_png
 
         return draw_png(light_spec(figure), [*_wrapped(figure.finding)], figure.title, WIDTH)
     raise OutputError(

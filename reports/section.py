@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from reports.figure import Figure
+    from reports.figures.figure import Figure
     from reports.grid import Grid
 
 

@@ -5,34 +5,32 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reports import (
-    agreement_words,
-    anon_words,
-    excerpts,
-    family_words,
-    figure_distribution,
-    figure_population,
-    figure_space,
-    figure_splits,
-    figure_victims,
-    figure_why,
-    node_words,
-    other_kernel_words,
-    sharing_words,
-    time_words,
-    words,
-)
+from reports import excerpts
+from reports.figures import distribution as figure_distribution
+from reports.figures import population as figure_population
+from reports.figures import space as figure_space
+from reports.figures import splits as figure_splits
+from reports.figures import victims as figure_victims
+from reports.figures import why as figure_why
 from reports.section import Section
+from reports.words import agreement as agreement_words
+from reports.words import anon as anon_words
+from reports.words import families as family_words
+from reports.words import nodes as node_words
+from reports.words import other_kernel as other_kernel_words
+from reports.words import sentences as words
+from reports.words import sharing as sharing_words
+from reports.words import times as time_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pyarrow as pa
 
-    from reports.distribution import Distribution
-    from reports.facts import Facts
-    from reports.figure import Figure
-    from reports.figure_distribution import Measure
+    from reports.facts.all import Facts
+    from reports.facts.quantiles import Distribution
+    from reports.figures.distribution import Measure
+    from reports.figures.figure import Figure
 
 
 def sections(tables: Mapping[str, pa.Table], facts: Facts) -> list[Section]:

@@ -6,16 +6,17 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from reports import agreement_words, words
-from reports import facts as report_facts
+from reports.facts import all as report_facts
 from reports.sections import sections
+from reports.words import agreement as agreement_words
+from reports.words import sentences as words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
-    from reports.facts import Facts
+    from reports.facts.all import Facts
     from reports.section import Section
 
 SCHEMA_VERSION: Final = "1.9"

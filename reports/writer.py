@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reports import facts as report_facts
 from reports import page, summary_json, text
+from reports.facts import all as report_facts
 from reports.sections import sections
 from schemas.errors import OutputError
 

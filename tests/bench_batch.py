@@ -31,7 +31,7 @@ from replay.batch.job import Outcome
 from replay.batch.store import open_store
 from replay.batch.whole import BatchOptions, run_batch
 from replay.results import provenance
-from reports.fleet_facts import gather
+from reports.fleet.facts import gather
 from reports.writer import write_into
 
 KERNELS = 20

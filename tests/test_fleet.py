@@ -27,8 +27,8 @@ from replay.batch.progress import Progress
 from replay.batch.store import RemoteStore, open_store
 from replay.batch.urls import shown
 from replay.batch.whole import BatchOptions
-from reports import fleet as documents
-from reports.fleet_facts import FleetFacts, gather
+from reports.fleet import documents
+from reports.fleet.facts import FleetFacts, gather
 from schemas import TABLES
 from schemas.errors import UsageError
 from tests.report_tables import capture_row

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from replay.inspect import inspect
-from reports.inspect_json import render_json
-from reports.inspect_markdown import render_markdown
-from reports.inspect_text import render_text
+from reports.inspection.json import render_json
+from reports.inspection.markdown import render_markdown
+from reports.inspection.text import render_text
 from schemas import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent

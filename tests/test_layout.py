@@ -37,25 +37,35 @@ COMPOSITION = {
     "replay/record/probes.py": {"captures"},
     "replay/record/script.py": {"captures"},
     "replay/batch/urls.py": {"fsspec"},
-    "reports/by_matplotlib.py": {"matplotlib"},
+    "reports/figures/by_matplotlib.py": {"matplotlib"},
     "reports/pictures.py": {"kaleido"},
 }
 """Modules that join the parts or use an extra, and what they may import in addition."""
 
+READING = {"eventfmt", "info", "losses", "source", "spans"}
+
 PARTS = {
-    "state": set[str](),
-    "walks": {"state", "strategies"},
-    "findings": {"state", "strategies", "walks"},
-    "model": {"state"},
-    "ksm": {"model", "state", "strategies", "summary", "walks"},
-    "oracle": {"state"},
-    "record": {"inspect"},
-    "testbench": {"pipeline", "record"},
-    "results": set[str](),
-    "batch": {"options", "pipeline", "results", "walks"},
-    "cli": {"batch", "inspect", "options", "pipeline", "record", "results", "testbench"},
+    "replay/state": set[str](),
+    "replay/walks": {"state", "strategies"},
+    "replay/findings": {"state", "strategies", "walks"},
+    "replay/model": {"state"},
+    "replay/ksm": {"model", "state", "strategies", "summary", "walks"},
+    "replay/oracle": {"state"},
+    "replay/record": {"inspect"},
+    "replay/testbench": {"pipeline", "record"},
+    "replay/results": set[str](),
+    "replay/batch": {"options", "pipeline", "results", "walks"},
+    "replay/cli": {"batch", "inspect", "options", "pipeline", "record", "results", "testbench"},
+    "captures/tracedat": {*READING, "compression", "cursor", "decode", "ringbuf", "windows"},
+    "captures/perfdata": {*READING, "cursor", "decode", "ringbuf", "tracedat"},
+    "captures/text": READING,
+    "reports/facts": {"grid"},
+    "reports/figures": {"escape", "facts", "grid"},
+    "reports/words": {"facts", "grid", "section"},
+    "reports/fleet": {"escape", "figures", "grid", "page", "words"},
+    "reports/inspection": {"escape", "facts", "markdown"},
 }
-"""Which parts of ``replay``, and which modules beside them, each part may import (CONTRIBUTING.md, section 3)."""
+"""The parts of the packages, and which other parts and modules beside them each may import."""
 
 MODULES = sorted(
     path.relative_to(ROOT).as_posix() for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")
@@ -77,14 +87,15 @@ def forbidden_imports(module: str, source: str) -> list[str]:
     return found
 
 
-def parts_imported(part: str) -> set[str]:
-    """Parts of ``replay``, and modules beside them, that the modules of a part import."""
+def parts_imported(folder: str) -> set[str]:
+    """Parts of the same package, and modules beside them, that the modules of a part import."""
+    package, part = folder.split("/")
     found: set[str] = set()
-    for path in (ROOT / "replay" / part).glob("*.py"):
+    for path in (ROOT / folder).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "replay":
+            if isinstance(node, ast.ImportFrom) and node.module == package:
                 found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("replay."):
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
                 found.add(str(node.module).split(".")[1])
     return found - {part, "__version__"}
 
@@ -108,8 +119,9 @@ def test_module_keeps_the_import_rule(module: str) -> None:
     assert forbidden_imports(module, (ROOT / module).read_text()) == []
 
 
-def test_the_parts_of_replay_are_all_there() -> None:
-    assert {path.parent.name for path in (ROOT / "replay").glob("*/__init__.py")} == set(PARTS)
+def test_every_part_has_its_rule() -> None:
+    found = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/*/__init__.py")}
+    assert {each for each in found if each.split("/")[0] in MAY_IMPORT} == set(PARTS)
 
 
 @pytest.mark.parametrize("part", PARTS)

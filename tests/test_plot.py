@@ -13,8 +13,8 @@ import pytest
 from matplotlib.image import imread
 from report_tables import sample_tables
 
-from replay.results.plot import check_output, list_figures, plot
 from replay.cli.source import results
+from replay.results.plot import check_output, list_figures, plot
 from reports import figures_of, write_reports
 from reports.pictures import WIDTH, find_browser, light_spec, render_figure
 from schemas.errors import OutputError, UsageError

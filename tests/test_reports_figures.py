@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs_version
 from report_tables import ANON_VMA, BASE, END_NS, OTHER, PAGES, SPLIT_NS, START_NS, sample_tables, table
 
-from reports.bins import MAX_SPANS, TIME_BINS, TimeAxis, merged_spans, populations, walks_by_time
-from reports.bins_space import MAX_BOXES, scene
-from reports.distribution import EDGES, distributions
-from reports.example import Example, Span, examples
-from reports.facts import gather
-from reports.figure_why import Places
+from reports.facts.all import gather
+from reports.facts.example import Example, Span, examples
+from reports.facts.quantiles import EDGES, distributions
+from reports.figures.bins import MAX_SPANS, TIME_BINS, TimeAxis, merged_spans, populations, walks_by_time
+from reports.figures.bins_space import MAX_BOXES, scene
+from reports.figures.why import Places
 from reports.page import MAX_BYTES, page_of
 from reports.sections import figures, sections
 from schemas.errors import OutputError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from reports.figure import Figure
+    from reports.figures.figure import Figure
 
 UNTIMED = settings(deadline=None)
 NAMES = ("why", "space", "iterations", "holds", "times", "population", "victims")

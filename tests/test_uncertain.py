@@ -23,7 +23,7 @@ from replay.state.gaps import Gaps
 from replay.state.losses import settle
 from replay.state.order import NEVER
 from replay.walks.exact import Exact, replay_exact
-from reports.facts import gather
+from reports.facts.all import gather
 from reports.markdown import render_markdown
 from reports.page import render_page
 from reports.summary_json import json_summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replay.state import kernel as model_rules
-from reports.vm_flags import NAMES, flag_names
+from reports.facts.vm_flags import NAMES, flag_names
 
 KNOWN = [bit for bit, name in NAMES.items() if hasattr(model_rules, f"VM_{name}")]
 

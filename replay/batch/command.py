@@ -18,14 +18,14 @@ from replay.batch.store import open_store
 from replay.batch.urls import is_url, shown
 from replay.batch.whole import run_batch
 from replay.batch.work import scratch_folder
-from reports import fleet as documents
+from reports.fleet import documents
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replay.batch.whole import BatchOptions, BatchResult
-    from reports.fleet_facts import FleetFacts
+    from reports.fleet.facts import FleetFacts
 
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
 _POWERS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}

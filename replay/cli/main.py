@@ -380,14 +380,14 @@ def _render(tables: Mapping[str, pa.Table], format_: Format) -> str:
 def _render_inspection(tables: Mapping[str, pa.Table], format_: Format) -> str:
     """What ``inspect`` found, for stdout."""
     if format_ is Format.json:
-        from reports.inspect_json import render_json
+        from reports.inspection.json import render_json
 
         return render_json(tables)
     if format_ is Format.md:
-        from reports.inspect_markdown import render_markdown
+        from reports.inspection.markdown import render_markdown
 
         return render_markdown(tables)
-    from reports.inspect_text import render_text
+    from reports.inspection.text import render_text
 
     return render_text(tables)
 

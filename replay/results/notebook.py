@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from reports.figure import Figure
+    from reports.figures.figure import Figure
 
 
 class Figures(Mapping[str, "Picture"]):

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from reports.escape import plotly_label
-from reports.figure import Figure, axis_title, boxes, labels, layout, marks
+from reports.figures.figure import Figure, axis_title, boxes, labels, layout, marks
+from reports.figures.palette import INK, strategy_colour
+from reports.figures.scales import count_ticks, time_name, time_ticks
+from reports.figures.svg_picture import CHARACTER
 from reports.grid import grid
-from reports.palette import INK, strategy_colour
-from reports.scales import count_ticks, time_name, time_ticks
-from reports.svg_picture import CHARACTER
 from schemas.walks import OBSERVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from reports.distribution import Bin, Distribution
-    from reports.facts import Facts
+    from reports.facts.all import Facts
+    from reports.facts.quantiles import Bin, Distribution
 
 MAX_ROWS: Final = 12
 """Strategies that a figure shows."""

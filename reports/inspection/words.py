@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reports.facts import notes
+from reports.facts.all import notes
 from schemas.provenance import NO_NS
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from reports.facts import Note
+    from reports.facts.all import Note
 
 LOST = "lost_events"
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import anon_words, node_words, time_words
-from reports.walk_facts import UNCERTAIN
+from reports.facts.walks import UNCERTAIN
+from reports.words import anon as anon_words
+from reports.words import nodes as node_words
+from reports.words import times as time_words
 from schemas.walks import OBSERVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from reports.facts import Facts
+    from reports.facts.all import Facts
 
 EVIDENCE: Final = {
     "observed": "what the kernel did, as far as the capture holds its counts and times",

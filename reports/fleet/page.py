@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from markupsafe import Markup, escape
 
-from reports import fleet_text, svg_picture
 from reports.escape import plotly_label
-from reports.figure import axis_title, layout, lines
+from reports.figures import svg_picture
+from reports.figures.figure import axis_title, layout, lines
+from reports.figures.palette import strategy_colour
+from reports.figures.scales import count_ticks
+from reports.fleet import text as fleet_text
 from reports.grid import Grid, grid
 from reports.page import environment
-from reports.palette import strategy_colour
-from reports.scales import count_ticks
-from reports.words import cell
+from reports.words.sentences import cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reports.fleet_facts import FleetFacts, Row
+    from reports.fleet.facts import FleetFacts, Row
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 MAX_PICTURES: Final = 12

@@ -10,7 +10,7 @@ import io
 from html import unescape
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.scales import ticks_between
+from reports.figures.scales import ticks_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.facts import gather
+from reports.facts.all import gather
 from reports.sections import figures
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from reports.figure import Figure
+    from reports.figures.figure import Figure
 
 
 def figures_of(tables: Mapping[str, pa.Table]) -> dict[str, Figure]:

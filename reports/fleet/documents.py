@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from reports import fleet_page, fleet_text
-from reports.fleet_facts import gather
+from reports.fleet import page as fleet_page
+from reports.fleet import text as fleet_text
+from reports.fleet.facts import gather
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from reports.fleet_facts import FleetFacts
+    from reports.fleet.facts import FleetFacts
 
 DOCUMENTS: Final = ("report.html", "report.txt")
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.bins_space import Scene, scene
 from reports.escape import plotly_label
-from reports.figure import Figure, axis_title, boxes, layout, lines, marks, note, seconds_axis
+from reports.figures.bins_space import Scene, scene
+from reports.figures.figure import Figure, axis_title, boxes, layout, lines, marks, note, seconds_axis
+from reports.figures.palette import INK, strategy_colour
 from reports.grid import grid
-from reports.palette import INK, strategy_colour
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
-    from reports.facts import Facts
+    from reports.facts.all import Facts
 
 MAX_PANELS: Final = 6
 _PANEL: Final = 150

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from reports.escape import plotly_label
-from reports.figure import Figure, boxes, layout, lines, marks, note
+from reports.figures.figure import Figure, boxes, layout, lines, marks, note
+from reports.figures.palette import INK, strategy_colour
 from reports.grid import grid
-from reports.palette import INK, strategy_colour
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from reports.example import Example, Span
-    from reports.facts import Facts
+    from reports.facts.all import Facts
+    from reports.facts.example import Example, Span
 
 MAX_PANELS: Final = 3
 _PANEL: Final = 190

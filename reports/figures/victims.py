@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports.bins import merged_spans
 from reports.escape import plotly_label
-from reports.figure import Figure, boxes, layout, seconds_axis
+from reports.figures.bins import merged_spans
+from reports.figures.figure import Figure, boxes, layout, seconds_axis
+from reports.figures.palette import OKABE_ITO
+from reports.figures.svg_picture import CHARACTER
 from reports.grid import grid
-from reports.palette import OKABE_ITO
-from reports.svg_picture import CHARACTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
-    from reports.facts import Facts
+    from reports.facts.all import Facts
 
 MAX_LANES: Final = 8
 _LANE: Final = 34

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.words import bounded
+from reports.words.sentences import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

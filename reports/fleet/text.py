@@ -6,12 +6,12 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from reports.escape import ascii_only
-from reports.words import cell
+from reports.words.sentences import cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from reports.fleet_facts import FleetFacts, Row
+    from reports.fleet.facts import FleetFacts, Row
 
 WIDTH: Final = 72
 MAX_ROWS: Final = 10

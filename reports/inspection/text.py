@@ -6,8 +6,8 @@ import re
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import inspect_words as words
 from reports.escape import ascii_only
+from reports.inspection import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

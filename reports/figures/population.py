@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports.bins import Population, TimeAxis, populations, walks_by_time
-from reports.figure import Figure, axis_title, layout, lines, marks, seconds_axis
+from reports.figures.bins import Population, TimeAxis, populations, walks_by_time
+from reports.figures.figure import Figure, axis_title, layout, lines, marks, seconds_axis
+from reports.figures.palette import INK, OKABE_ITO
 from reports.grid import grid
-from reports.palette import INK, OKABE_ITO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyarrow as pa
 
-    from reports.facts import Facts
+    from reports.facts.all import Facts
 
 _DASHES: Final = ("solid", "dash", "dot", "dashdot")
 _LEAST: Final = 0.02

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports.vm_flags import flag_names
+from reports.facts.vm_flags import flag_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

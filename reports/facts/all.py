@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports import split_facts, wait_facts, walk_facts
-from reports.distribution import distributions
-from reports.example import examples
+from reports.facts import splits as split_facts
+from reports.facts import waits as wait_facts
+from reports.facts import walks as walk_facts
+from reports.facts.example import examples
+from reports.facts.quantiles import distributions
 from schemas.provenance import NO_NS
 from schemas.walks import OBSERVED, STOCK_STRATEGY
 
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from reports.distribution import Distribution
-    from reports.example import Example
-    from reports.split_facts import Splits
-    from reports.wait_facts import Waits
-    from reports.walk_facts import FirstCause, Worst
+    from reports.facts.example import Example
+    from reports.facts.quantiles import Distribution
+    from reports.facts.splits import Splits
+    from reports.facts.waits import Waits
+    from reports.facts.walks import FirstCause, Worst
 
 COLUMNS: Final = (
     ("time_ms_max", "Time_ms"),
@@ -123,8 +125,8 @@ class Facts:
         misses: Missed mappings by strategy and cause, most first.
         notes: Table ``quality``, equal rows together, worst first.
         firsts: For each strategy, the first event that made it miss a mapping, where one is known.
-        uncertain: Walks that lost events make uncertain, by how (``walk_facts.UNCERTAIN``).
-        counted: Walks by what is known of their iterations (``walk_facts.counted``).
+        uncertain: Walks that lost events make uncertain, by how (``facts.walks.UNCERTAIN``).
+        counted: Walks by what is known of their iterations (``facts.walks.counted``).
         worst: The walks with most iterations: as the kernel counted, else under its own strategy, else the
             first in the table.
         spread: For each strategy, loops by iterations: none, 1, 2-3, 4-7 and so on.

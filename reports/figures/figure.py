@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import svg_picture
-from reports.palette import INK
+from reports.figures import svg_picture
+from reports.figures.palette import INK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

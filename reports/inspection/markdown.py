@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from reports import inspect_words as words
 from reports.escape import ascii_only, markdown
+from reports.inspection import words
 from reports.markdown import bullets, table
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from reports.distribution import distributions
+from reports.facts.quantiles import distributions
 from schemas.walks import OBSERVED
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from reports.distribution import Distribution
+    from reports.facts.quantiles import Distribution
 
 MAX_WALKS: Final = 10
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from html import escape, unescape
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.palette import INK
-from reports.scales import Axis, ticks_between
+from reports.figures.palette import INK
+from reports.figures.scales import Axis, ticks_between
 from schemas.errors import printable
 
 if TYPE_CHECKING:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from reports.escape import plotly_label
-from reports.figure import Figure, axis_title, layout, lines, seconds_axis
+from reports.figures.figure import Figure, axis_title, layout, lines, seconds_axis
+from reports.figures.palette import OKABE_ITO
+from reports.figures.svg_picture import DASHES
 from reports.grid import grid
-from reports.palette import OKABE_ITO
-from reports.svg_picture import DASHES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pyarrow as pa
 
-    from reports.facts import Facts
+    from reports.facts.all import Facts
 
 MAX_KINDS: Final = 6
 MAX_POINTS: Final = 300

@@ -1,0 +1,1 @@
+"""Facts: what every document says, taken from the result tables once."""

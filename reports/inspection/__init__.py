@@ -1,0 +1,1 @@
+"""What ``replay inspect`` says, as text, Markdown and JSON."""

@@ -1,0 +1,1 @@
+"""Words: the sentences of the documents, filled with numbers of the tables."""
