@@ -57,7 +57,7 @@ PARTS = {
     "replay/batch": {"options", "pipeline", "results", "walks"},
     "replay/cli": {"batch", "inspect", "options", "pipeline", "record", "results", "testbench"},
     "captures/tracedat": {*READING, "compression", "cursor", "decode", "ringbuf", "windows"},
-    "captures/perfdata": {*READING, "cursor", "decode", "ringbuf", "tracedat"},
+    "captures/perfdata": {*READING, "cursor", "decode", "ringbuf", "tracedat", "windows"},
     "captures/text": READING,
     "reports/facts": {"grid"},
     "reports/figures": {"escape", "facts", "grid"},

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import pyarrow as pa
 
 from captures import losses
-from captures.decode import MAX_IDS, Decoder, type_offset
+from captures.decode import MAX_IDS, Decoder, joined, type_offset
 from captures.eventfmt import find_formats, parse_formats
 from captures.info import CaptureInfo
 from captures.perfdata import constants as c
 from captures.perfdata import quality as perfdata_quality
 from captures.perfdata.container import no_formats, read_perfdata
 from captures.perfdata.records import RecordStream
+from captures.perfdata.rounds import in_order, time_order
 from captures.perfdata.samples import SampleReader
 from captures.perfdata.side import FIRST_ID, IDS, SIDE_EVENTS, side_formats
 from captures.spans import Spans
+from captures.windows import OutOfOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from captures.decode import Cpus
     from captures.eventfmt import EventFormat
+    from captures.perfdata.records import Records
+    from captures.perfdata.samples import Payloads
     from captures.ringbuf import Longs
     from captures.source import Source
 
-_ALWAYS: Final = ("perf:comm", "perf:exec", "perf:fork", "perf:lost", "perf:lost_samples")
+_ALWAYS: Final = ("perf:comm", "perf:exec", "perf:fork", "perf:lost_samples")
 """Events that every pass decodes: they are few, and tell names of tasks and losses."""
 
 _NEVER: Final = 1 << 63
@@ -45,7 +49,7 @@ class Scan:
         last_ts_ns: Time of the latest; None: there is none.
         cpus: CPUs that have samples.
         losses: What was lost.
-        side: Tables of the events in ``_ALWAYS``, in order of the file.
+        side: Tables of the events in ``_ALWAYS``, as they came.
         damage: Why the records end early; None: they do not.
         is_truncated: Whether that is because the file ends.
         foreign, unknown, short: As in SampleReader.
@@ -153,14 +157,14 @@ class PerfCapture:
         asked = list(dict.fromkeys(names))
         wanted = find_formats(self.formats, asked, self.path, "perf record -e SYSTEM:NAME")
         needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
-        decoder, cpus = self._read(needed)
-        (ts_ns,) = decoder.times
-        rank = _ranks(ts_ns, cpus, backward=self._perf.is_backward)
+        decoder, rank = self._read(needed)
+        tables = {}
         for name, each in zip(asked, wanted, strict=True):
-            parts = decoder.events[each.id]
+            tables[name] = decoder.table(each.id, rank)
+            parts = decoder.events.pop(each.id)
             if parts.short or parts.unreadable:
                 self._broken[name] = (parts.short, parts.unreadable)
-        return {name: decoder.table(each.id, rank) for name, each in zip(asked, wanted, strict=True)}
+        return tables
 
     def quality(self) -> pa.Table:
         """Table ``quality``: lost events, damage, clock problems and what was not recorded."""
@@ -224,36 +228,72 @@ class PerfCapture:
 
     def _read(
         self, wanted: Mapping[EventFormat, Collection[str] | None], spans: Spans | None = None
-    ) -> tuple[Decoder, Cpus]:
-        """One pass over all records; also the CPU of each, in the order of the file."""
+    ) -> tuple[Decoder, Longs | None]:
+        """One pass over all records, or two where they are not in rounds. See ``rounds``.
+
+        Args:
+            wanted: Events to decode, and the columns of each (None: all).
+            spans: Takes the times of every record.
+
+        Returns:
+            What was decoded, and the place of each record in the total order; None: they came in order.
+        """
+        # Of records that are compressed it is not known in which of the rounds beside them they are.
+        if not self._perf.is_backward and self._perf.feature(c.FEATURE_COMPRESSED) is None:
+            try:
+                return self._pass(wanted, spans, in_order), None
+            except OutOfOrder:
+                pass
+        times: list[Longs] = []
+        cpus: list[Cpus] = []
+
+        def in_file_order(blocks: Iterable[tuple[Records, Payloads]]) -> Iterator[Payloads]:
+            for _, found in blocks:
+                times.append(found.ts_ns)
+                cpus.append(found.cpu)
+                yield found
+
+        decoder = self._pass(wanted, spans, in_file_order)
+        ts_ns, cpu = joined(times, np.dtype(np.int64)), joined(cpus, np.dtype(np.int32))
+        rank = np.empty(len(ts_ns), dtype=np.int64)
+        rank[time_order(ts_ns, cpu, backward=self._perf.is_backward)] = np.arange(len(ts_ns))
+        return decoder, rank
+
+    def _pass(
+        self,
+        wanted: Mapping[EventFormat, Collection[str] | None],
+        spans: Spans | None,
+        ordered: Callable[[Iterable[tuple[Records, Payloads]]], Iterator[Payloads]],
+    ) -> Decoder:
+        """One pass over all records; ``ordered`` gives the payloads of blocks in some order."""
         perf = self._perf
         always = [self._side_formats[name] for name in _ALWAYS]
         at = type_offset([each for each in wanted if each.id < FIRST_ID], self.path)
         order = "<" if perf.order == "little" else ">"
         decoder = Decoder({**wanted, **dict.fromkeys(always)}, order, at, spans)
         reader, stream = SampleReader(perf), RecordStream(perf)
-        parts: list[Cpus] = []
+        notes = perfdata_quality.LossNotes(np.dtype(f"{order}u8"))
         first, last, seen = _NEVER, -1, np.zeros(c.MAX_CPUS, dtype=np.bool_)
-        for records in stream.blocks():
-            found = reader.read(records)
+
+        def blocks() -> Iterator[tuple[Records, Payloads]]:
+            for records in stream.blocks():
+                found = reader.read(records)
+                notes.note(found)
+                yield records, found
+
+        for found in ordered(blocks()):
             decoder.add_payloads(found.block, found.ids, found.start, found.size, found.ts_ns, found.cpu)
-            parts.append(found.cpu)
             times = found.ts_ns[found.ids < 0]
             if len(times):
                 first, last = min(first, int(times.min())), max(last, int(times.max()))
                 seen[found.cpu[found.cpu >= 0]] = True
-        cpus = _joined(parts, np.dtype(np.int32))
-        ts_ns = _joined(decoder.times, np.dtype(np.int64))
-        decoder.times = [ts_ns]
         side = {each: decoder.table(self._side_formats[each].id) for each in _ALWAYS}
-        lost = (side["perf:lost"]["seq"].to_numpy(), side["perf:lost"]["lost"].to_numpy())
-        lost_samples = side["perf:lost_samples"]["lost"].to_numpy()
         self._scan = Scan(
             counts=decoder.counts,
             first_ts_ns=first if last >= 0 else None,
             last_ts_ns=last if last >= 0 else None,
             cpus=int(seen.sum()),
-            losses=perfdata_quality.find_losses(lost, lost_samples, ts_ns, cpus),
+            losses=notes.losses(side["perf:lost_samples"]["lost"].to_numpy()),
             side=side,
             damage=stream.damage,
             is_truncated=stream.is_truncated,
@@ -261,28 +301,4 @@ class PerfCapture:
             unknown=reader.unknown,
             short=reader.short,
         )
-        return decoder, cpus
-
-
-def _joined(parts: list[Any], dtype: np.dtype[Any]) -> Any:
-    return np.concatenate([*parts, np.empty(0, dtype=dtype)])
-
-
-def _ranks(ts_ns: Longs, cpu: Cpus, *, backward: bool) -> Longs:
-    """Place of each record in the total order: by time, then CPU, then place in the file.
-
-    Args:
-        ts_ns: Time of each, in the order of the file.
-        cpu: CPU of each.
-        backward: The file has the newest record of each buffer first.
-    """
-    order = np.argsort(ts_ns, kind="stable")
-    ordered = ts_ns.take(order)
-    same = ordered[1:] == ordered[:-1]
-    if same.any():
-        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-        members = order[tied]
-        order[tied] = members[np.lexsort((-members if backward else members, cpu[members], ts_ns[members]))]
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return rank
+        return decoder

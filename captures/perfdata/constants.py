@@ -94,6 +94,7 @@ LOST_SAMPLES: Final = 13
 # Records of perf itself.
 HEADER_ATTR: Final = 64
 TRACING_DATA: Final = 66
+FINISHED_ROUND: Final = 68
 AUXTRACE: Final = 71
 HEADER_FEATURE: Final = 80
 COMPRESSED: Final = 81

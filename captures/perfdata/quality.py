@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from captures.decode import gather
 from captures.losses import QualityRow
 from captures.perfdata import constants as c
+from captures.perfdata.side import IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from captures.decode import Cpus
     from captures.perfdata.attr import Attr
+    from captures.perfdata.samples import Payloads
     from captures.ringbuf import Longs
 
 MOST_GAPS: Final = 10_000
@@ -22,6 +25,11 @@ MOST_GAPS: Final = 10_000
 
 _MOST_LOST: Final = 1 << 36
 """Most events that one record may call lost; more is clipped."""
+
+_LOST_AT: Final = 16
+"""Byte of a PERF_RECORD_LOST at which the number is, of 8 bytes."""
+
+_LOST_BYTES: Final = _LOST_AT + 8
 
 
 @dataclass(frozen=True)
@@ -47,41 +55,58 @@ class Losses:
         return max(self.in_gaps, self.samples)
 
 
-def find_losses(lost: tuple[Longs, Longs], lost_samples: Longs, ts_ns: Longs, cpu: Cpus) -> Losses:
-    """Losses with their times: from the record before, in the buffer of that CPU, to the note of the loss.
+class LossNotes:
+    """Takes the records of a file in its order, and keeps what they tell of losses."""
 
-    Args:
-        lost: Place of each LOST record among all records, and the number it tells.
-        lost_samples: The number that each LOST_SAMPLES record tells. (Its CPU is of no use: perf 6.12 writes
-            0 for every one.)
-        ts_ns: Time of every record, in the order of the file; 0: not known.
-        cpu: CPU of every record; -1: not known.
-    """
-    place, number = lost[0], np.minimum(lost[1], _MOST_LOST)
-    gaps: list[tuple[int | None, int | None, int, int]] = []
-    if len(place):
-        around = np.flatnonzero(np.isin(cpu, np.unique(cpu[place])) & (ts_ns > 0))
-        key = np.sort(cpu[around].astype(np.int64) * len(cpu) + around)
-        before = np.searchsorted(key, cpu[place].astype(np.int64) * len(cpu) + place) - 1
-        previous = key[before] % len(cpu)
-        is_known = (before >= 0) & (cpu[previous] == cpu[place])
-        start = np.where(is_known, ts_ns[previous], -1)
-        order = np.argsort(cpu[place], kind="stable")
-        group = np.arange(len(place)) * MOST_GAPS // max(len(place), MOST_GAPS)
-        cpus = cpu[place][order]
-        first = np.append(True, (group[1:] != group[:-1]) | (cpus[1:] != cpus[:-1])).nonzero()[0]
-        last = np.append(first[1:], len(place)) - 1
-        gaps = [
-            (None if at < 0 else at, None if begin < 0 else begin, end, count)
-            for at, begin, end, count in zip(
-                cpus[first].tolist(),
-                start[order][first].tolist(),
-                ts_ns[place][order][last].tolist(),
-                np.add.reduceat(number[order], first).tolist(),
-                strict=True,
-            )
-        ]
-    return Losses(gaps, int(np.minimum(lost_samples, _MOST_LOST).sum()))
+    def __init__(self, u8: np.dtype[Any]) -> None:
+        """Nothing is seen yet; ``u8``: type of a word of the file."""
+        self._u8 = u8
+        # Time of the latest record of each CPU, and at the end that of records whose CPU is not known.
+        self._latest = np.full(c.MAX_CPUS + 1, -1, dtype=np.int64)
+        self._lost: list[tuple[Cpus, Longs, Longs, Longs]] = []
+
+    def note(self, found: Payloads) -> None:
+        """Take the next records: of each LOST the CPU, the time of the record before, its own, the number."""
+        ts_ns, cpu = found.ts_ns, found.cpu
+        place = np.flatnonzero((found.ids == IDS["lost"]) & (found.size >= _LOST_BYTES))
+        timed = np.flatnonzero(ts_ns > 0)
+        if len(place):
+            key = np.sort(cpu[timed].astype(np.int64) * len(cpu) + timed)
+            before = np.searchsorted(key, cpu[place].astype(np.int64) * len(cpu) + place) - 1
+            previous = key[before] % len(cpu) if len(key) else place
+            is_here = (before >= 0) & (cpu[previous] == cpu[place])
+            start = np.where(is_here, ts_ns[previous], self._latest[cpu[place]])
+            number = gather(found.block, found.start[place] + _LOST_AT, self._u8)
+            number = np.minimum(number, _MOST_LOST).astype(np.int64)
+            self._lost.append((cpu[place], start, ts_ns[place], number))
+        self._latest[cpu[timed]] = ts_ns[timed]
+
+    def losses(self, lost_samples: Longs) -> Losses:
+        """Losses with their times: from the record before in the buffer of that CPU to the note of the loss.
+
+        Args:
+            lost_samples: The number that each LOST_SAMPLES record tells. (Its CPU is of no use: perf 6.12
+                writes 0 for every one.)
+        """
+        gaps: list[tuple[int | None, int | None, int, int]] = []
+        if self._lost:
+            cpu, start, end, number = map(np.concatenate, zip(*self._lost, strict=True))
+            order = np.argsort(cpu, kind="stable")
+            group = np.arange(len(cpu)) * MOST_GAPS // max(len(cpu), MOST_GAPS)
+            cpus = cpu[order]
+            first = np.append(True, (group[1:] != group[:-1]) | (cpus[1:] != cpus[:-1])).nonzero()[0]
+            last = np.append(first[1:], len(cpu)) - 1
+            gaps = [
+                (None if at < 0 else at, None if begin < 0 else begin, stop, count)
+                for at, begin, stop, count in zip(
+                    cpus[first].tolist(),
+                    start[order][first].tolist(),
+                    end[order][last].tolist(),
+                    np.add.reduceat(number[order], first).tolist(),
+                    strict=True,
+                )
+            ]
+        return Losses(gaps, int(np.minimum(lost_samples, _MOST_LOST).sum()))
 
 
 def loss_rows(found: Losses) -> Iterable[QualityRow]:

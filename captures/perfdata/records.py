@@ -8,7 +8,7 @@ whole is kept as ``damage`` and told in the quality table: the records before it
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -40,7 +40,7 @@ _SEARCH_WORDS: Final = 1 << 6
 """Words of a strip in which its first record is looked for (512 bytes)."""
 
 _SIZES: Final = np.arange(1 << 16)
-_WORDS: Final = np.where(_SIZES & 7, 0, _SIZES >> 3)
+_WORDS: Final = np.where(_SIZES & 7, 0, _SIZES >> 3).astype(np.uint16)
 """Words from a record of so many bytes to the next; 0: it has no whole words."""
 
 _MOST_TYPES: Final = 128
@@ -60,14 +60,65 @@ def _likely(kind: Kinds, size: Sizes, begin: Longs, end: Longs) -> Longs:
         begin: First word of each strip; the first strip begins with a record.
         end: The word behind each.
     """
-    at = np.minimum(begin[:, None] + np.arange(_SEARCH_WORDS), len(size) - 1)
-    looks = (kind[at] - 1 < _MOST_TYPES) & (size[at] >= c.RECORD_HEADER_BYTES) & (size[at] & 7 == 0)
-    row, column = np.nonzero(looks)
-    following = np.minimum(at[row, column] + _WORDS.take(size[at[row, column]]), len(size) - 1)
-    looks[row, column] = (kind[following] - 1 < _MOST_TYPES) & (size[following] >= c.RECORD_HEADER_BYTES)
-    looks[:1, :1] = True
-    first = begin + looks.argmax(axis=1)
-    return np.where(looks.any(axis=1) & (first < end), first, end)
+    found = end.copy()
+    strip, at = np.arange(1, len(begin)), begin[1:]
+    for _ in range(_SEARCH_WORDS):
+        following = at + _WORDS.take(size[at])
+        looks = (following > at) & (kind[at] - 1 < _MOST_TYPES)
+        following = np.minimum(following, len(size) - 1)
+        looks &= (kind[following] - 1 < _MOST_TYPES) & (size[following] >= c.RECORD_HEADER_BYTES)
+        found[strip[looks]] = at[looks]
+        left = ~looks & (at + 1 < end[strip])
+        if not left.any():
+            break
+        strip, at = strip[left], at[left] + 1
+    found[:1] = begin[:1]
+    return found
+
+
+def _right_records(
+    is_record: Flags, size: Sizes, begin: Longs, end: Longs, behind: Longs
+) -> tuple[Longs, int, bool]:
+    """The records that follow each other from the first; those found in a strip may begin at a wrong word.
+
+    Args:
+        is_record: Whether a record was found at each word.
+        size: As for ``_likely``.
+        begin: First word of each strip.
+        end: The word behind each.
+        behind: The word that the records found in each strip lead to.
+
+    Returns:
+        As ``RecordStream._walk_fast``, in words.
+    """
+    strips = len(begin)
+    first = np.concatenate([np.zeros(1, np.int64), behind])  # the right first record of each strip
+    is_right = (first[:-1] < end) & is_record[np.minimum(first[:-1], len(size) - 1)] & (behind >= end)
+    is_cut = False
+    for suspect in np.flatnonzero(~is_right).tolist():
+        strip = suspect
+        while strip < strips and not is_cut:
+            pos, stop = int(first[strip]), int(end[strip])
+            if pos < stop and is_record[pos]:
+                pos = int(behind[strip])
+                is_last = pos >= stop
+            else:
+                is_last = False
+                is_record[begin[strip] : stop] = False
+                while pos < stop and (words := int(_WORDS[size[pos]])):
+                    is_record[pos] = True
+                    pos += words
+            first[strip + 1] = behind[strip] = pos
+            is_cut = pos < stop
+            strip += 1
+            if is_last:
+                break
+        if is_cut:
+            is_record[pos:] = False
+            first[strip:] = pos
+            break
+    found = np.flatnonzero(is_record)
+    return found[found >= first[found // _STRIP_WORDS]], int(first[-1]), is_cut
 
 
 @dataclass(frozen=True)
@@ -75,7 +126,7 @@ class Records:
     """Records of one block.
 
     Attributes:
-        block: The bytes.
+        block: The bytes: of the whole file, or what was decompressed.
         start: First byte of each record in the block.
         size: Bytes of each, all of them in the block.
         type: Type of each. Shape of ``start``, uint32.
@@ -148,11 +199,12 @@ class RecordStream:
     def _plain(self) -> Iterator[Records]:
         """The records as they are in the file."""
         pos, end = self._perf.begin, self._perf.end
+        file = np.frombuffer(self._perf.data, dtype=np.uint8)
         while pos < end and self.damage is None:
             view = self._perf.data[pos : min(pos + BLOCK_BYTES, end)]
             is_last = pos + len(view) == end
             records, used = self._walk(view, pos)
-            yield records
+            yield replace(records, block=file, start=records.start + pos)
             if self.damage is None and (used == 0 or (is_last and used < len(view))):
                 text = f"the file ends inside the record at byte {pos + used}"
                 self._damaged(text, truncated=True)
@@ -182,17 +234,20 @@ class RecordStream:
         """
         start, pos, unusual = self._walk_fast(view)
         block = np.frombuffer(view, dtype=np.uint8)
-        kind = gather(block, start, np.dtype(f"{self._mark}u4"))
-        outside = np.flatnonzero(np.isin(kind, _OUTSIDE)) if origin is not None else np.empty(0, np.int64)
+        head = gather(block, start, np.dtype("u8"))
+        outside = np.flatnonzero(np.isin(self._kinds(head), _OUTSIDE if origin is not None else ()))
         if len(outside):
             start, pos, unusual = start[: outside[0]], int(start[outside[0]]), True
         if unusual:
             more, pos = self._walk_slowly(view, pos, origin)
             start = np.concatenate([start, np.array(more, dtype=np.int64)])
-            kind = gather(block, start, np.dtype(f"{self._mark}u4"))
-        sizes = gather(block, start + 6, np.dtype(f"{self._mark}u2")).astype(np.int64)
-        misc = gather(block, start + 4, np.dtype(f"{self._mark}u2"))
-        return Records(block, start, sizes, kind.astype(np.uint32), misc.astype(np.uint16)), pos
+            head = gather(block, start, np.dtype("u8"))
+        kind, (misc, size) = self._kinds(head), head.view(f"{self._mark}u2").reshape(-1, 4).T[2:]
+        return Records(block, start, size.astype(np.int64), kind, misc.astype(np.uint16)), pos
+
+    def _kinds(self, head: np.ndarray[Any, Any]) -> Kinds:
+        """Types of records; ``head``: their headers, 8 bytes each."""
+        return head.view(f"{self._mark}u4")[::2].astype(np.uint32)
 
     def _walk_fast(self, view: memoryview) -> tuple[Longs, int, bool]:
         """Places of whole records, where to go on, and whether an odd size, or none, is the reason.
@@ -222,21 +277,7 @@ class RecordStream:
                 continue
             at[strip] = further
             strip, here, until = strip[going], further[going], until[going]
-        pos, unusual = 0, False
-        for first, stop, behind in zip(begin.tolist(), end.tolist(), at.tolist(), strict=True):
-            if pos < stop and is_record[pos]:
-                is_record[first:pos] = False
-                pos = behind
-            else:
-                is_record[first:stop] = False
-                while pos < stop and (words := int(_WORDS[size[pos]])):
-                    is_record[pos] = True
-                    pos += words
-            if pos < stop:
-                unusual = True
-                is_record[pos:] = False
-                break
-        found = np.flatnonzero(is_record)
+        found, pos, unusual = _right_records(is_record, size, begin, end, at)
         if pos > last:
             found, pos = found[:-1], int(found[-1])
         return 8 * found, 8 * pos, unusual

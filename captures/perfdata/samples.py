@@ -51,6 +51,10 @@ class Payloads:
     ts_ns: Longs
     cpu: Cpus
 
+    def behind(self, records: int) -> Payloads:
+        """The same, where so many records come before those of the block."""
+        return replace(self, place=self.place + records) if records else self
+
     def take(self, chosen: Longs | Flags) -> Payloads:
         """Some of them, or in another order."""
         return Payloads(self.block, *(getattr(self, each.name)[chosen] for each in fields(self)[1:]))
@@ -61,13 +65,18 @@ class Payloads:
         parts = [each for each in parts if len(each.place)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
-        blocks = list({id(part.block): part.block for part in parts}.values())
-        begin = dict(zip(map(id, blocks), np.cumsum([0, *map(len, blocks)]), strict=False))
-        parts = [replace(part, start=part.start + begin[id(part.block)]) for part in parts]
+        if len({id(part.block) for part in parts}) > 1:
+            used = [part.block[int(part.start.min()) : int((part.start + part.size).max())] for part in parts]
+            begin = np.cumsum([0, *map(len, used[:-1])]).tolist()
+            block = np.concatenate(used)
+            parts = [
+                replace(part, block=block, start=part.start - part.start.min() + at)
+                for part, at in zip(parts, begin, strict=True)
+            ]
         columns = ([getattr(part, each.name) for part in parts] for each in fields(cls)[1:])
-        block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        whole = cls(block, *(np.concatenate(column) for column in columns))
-        return whole.take(np.argsort(whole.place, kind="stable"))
+        whole = cls(parts[0].block, *(np.concatenate(column) for column in columns))
+        is_sorted = bool((whole.place[1:] >= whole.place[:-1]).all())
+        return whole if is_sorted else whole.take(np.argsort(whole.place, kind="stable"))
 
 
 class SampleReader:
@@ -123,8 +132,9 @@ class SampleReader:
             found, chains = self._samples(records, chosen, kind)
             # A stack comes behind its sample, which has its time: there a later place is an earlier event.
             parts += [*chains, found] if self._is_backward else [found, *chains]
-        ids = side_ids(records.type, records.misc)
-        parts.append(self._others(records, np.flatnonzero(ids >= 0), ids))
+        other = np.flatnonzero(records.type != c.SAMPLE)
+        ids = side_ids(records.type[other], records.misc[other])
+        parts.append(self._others(records, other[ids >= 0], ids[ids >= 0]))
         return Payloads.joined(parts)
 
     def _by_kind(self, records: Records, sample: Longs) -> list[tuple[int, Longs]]:
@@ -208,9 +218,10 @@ class SampleReader:
     def _others(self, records: Records, chosen: Longs, ids: Longs) -> Payloads:
         """Records that are no samples, with the time and CPU that sample_id_all puts at their end.
 
-        Records that perf made up at its begin have id 0 there, which no event has, and time 0.
+        ``ids`` are their events. Records that perf made up at its begin have id 0 there, which no event has,
+        and time 0.
         """
-        ids, start, size = ids[chosen], records.start[chosen], records.size[chosen]
+        start, size = records.start[chosen], records.size[chosen]
         ts_ns, cpu = np.zeros(len(chosen), dtype=np.int64), np.full(len(chosen), -1, dtype=np.int32)
         if len(self._trailers) == 1:
             owner = np.zeros(len(chosen), dtype=np.int64)
