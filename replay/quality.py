@@ -46,7 +46,10 @@ DOUBTS: Final = {
     "mremap_of_unknown": "a VMA was moved or grown of whose creation the model does not know",
     "target_not_free": "the kernel put something where the model still had a VMA",
     "too_many_vmas": "a call failed as there were too many VMAs; at which one is not sure",
-    "fixed_mmap_failed": "mmap with MAP_FIXED failed over what is mapped; what it had undone is not known",
+    "failed_at_unknown": "mprotect or madvise failed at one of several VMAs; the model says at the first",
+    "fixed_mmap_failed": "a call failed to map or move to a place in use; what it had undone is not known",
+    "mbind_nodes": "mbind named nodes in the memory of the caller, which keep VMAs apart; the model compares "
+    "their addresses",
     "fault_of_unknown": "writes where the model has no VMA, such as what exec mapped and nothing told",
     "stack_unknown": "an exec of which nothing in the capture tells where its stack is",
     "stack_limit_unknown": "a fault more than 8 MiB below a stack's end; the model did not let it grow",

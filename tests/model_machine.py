@@ -145,7 +145,8 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
         history.call(draw(pid), "madvise", (draw(page), draw(length), draw(advice)), ret)
 
     def mremap() -> None:
-        start, old, new, target = draw(page), draw(length), draw(length), draw(page)
+        start, new, target = draw(page), draw(length), draw(page)
+        old = draw(st.integers(0, 4)) * PAGE
         how = draw(st.sampled_from((0, 1, 3, 3, 5, 7)))
         size = old if how & 4 or draw(st.booleans()) else new
         target = target if how & 6 or draw(st.booleans()) else start
@@ -153,7 +154,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
             draw(pid),
             "mremap",
             (start, old, size, how, target),
-            draw(st.sampled_from((target, target, -14, -11, -1))),
+            draw(st.sampled_from((target, target, -14, -12, -11, -1))),
         )
 
     def brk() -> None:
@@ -235,7 +236,7 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
             if draw(st.booleans()):
                 continue
             line = mapping(first, last)
-            flags = draw(st.sampled_from((None, None, 0x100073, 0x80100073)))
+            flags = draw(st.sampled_from((None, None, 0x100073, 0x80100073, 0x4073)))
             if flags is not None and line["name"] == "[stack]":
                 flags |= 0x100
             lines.append(line | {"vm_flags": flags, "is_faulted": draw(st.sampled_from((None, None, True)))})

@@ -16,10 +16,10 @@ from replay.state.kernel import RULES
 from tests.agreement import dumps, mm_of
 from tests.model_machine import PAGE, History
 from tests.test_model_golden import P, mapped, page, protected, ranges, tree
-from tests.test_model_rules import advised, alive, mapped_file, model
+from tests.test_model_rules import alive, mapped_file, model
 
 CALLS = Path(__file__).parent / "data" / "calls"
-EPERM, ENOMEM, EFAULT = -1, -12, -14
+EPERM, ENOMEM = -1, -12
 
 
 def attached(history: History, first: int, *, flags: int = 0, number: int = 5) -> None:
@@ -149,17 +149,6 @@ def test_mlock_that_fails_without_a_hole_is_a_doubt(history: History, rules: str
     assert (ranges(found), found.doubts) == ([(0, 8)], {"mlock_failed": 1})
     history.call(P, "mlock", (page(6), 4 * PAGE), ENOMEM)
     assert ranges(model(history, rules)) == [(0, 6), (6, 8)]
-
-
-@pytest.mark.parametrize(("last", "doubts"), [(8, {"moves_cut": 1}), (4, {})])
-def test_a_move_of_several_vmas_that_fails_is_a_doubt(
-    history: History, last: int, doubts: dict[str, int]
-) -> None:
-    mapped(history, 0, 4)
-    advised(history, 0, 4, 10)
-    mapped(history, 4, 8)
-    history.call(P, "mremap", (page(0), last * PAGE, last * PAGE, 3, page(20)), EFAULT)
-    assert model(history, "7.3").doubts == doubts
 
 
 @pytest.fixture(scope="module", params=RULES)

@@ -5,12 +5,12 @@ The kernel's names and order; ``s`` is the state, ``mm`` and ``vma`` are slots.
 
 from __future__ import annotations
 
+from replay.model.failed import ended_at, first_closed, first_refused
 from replay.model.merge import merge_new_range, vma_modify
 from replay.model.rmap import anon_vma_prepare, post_update, pre_update, touch
 from replay.model.state import (
     BRK_BEFORE,
     FAULT_OF_UNKNOWN,
-    FIXED_MMAP_FAILED,
     HUGE_PAGE_READ_FAULT,
     MAPS_DIFFER,
     MERGEABLE_FIRST,
@@ -21,9 +21,9 @@ from replay.model.state import (
 )
 from replay.model.vma import (
     clear_target,
-    failed_munmap,
     find_vma,
     first_sealed,
+    is_mapped,
     munmap,
     new_vma,
     set_start,
@@ -36,10 +36,8 @@ from replay.state.kernel import (
     EPERM,
     HUGE_PAGE,
     KSM_INCOMPATIBLE,
-    MADV_DODUMP,
-    MADV_KEEPONFORK,
     MADV_MERGEABLE,
-    MADV_WIPEONFORK,
+    REFUSED,
     SHM_FILE,
     STACK_GUARD_GAP,
     STACK_LIMIT,
@@ -48,7 +46,6 @@ from replay.state.kernel import (
     TOO_MANY,
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
-    VM_DROPPABLE,
     VM_GROWSDOWN,
     VM_HUGETLB,
     VM_LOCKED,
@@ -59,6 +56,7 @@ from replay.state.kernel import (
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
+    VM_PLACED,
     VM_READ,
     VM_SHARED,
     VM_WRITE,
@@ -186,18 +184,20 @@ def mprotect(
     """do_mprotect_pkey(); it ends where it fails. ``prot`` replaces the bits ``cleared`` of vm_flags.
 
     ENOMEM: at the first hole, or without one at the VMA that had to be split, as there were too many. EACCES:
-    at a file that may not be written to. EPERM: at a sealed VMA.
+    at a shared mapping of a file that may not be written to; or a security module, or where the file lies,
+    forbids it, and nothing tells for which VMA. EPERM: at a sealed VMA.
     """
-    if error == EPERM:
-        sealed = first_sealed(s, mm, start, end)
-        if sealed in (start, end):
-            return
-        end = sealed
     vma = find_vma(s, mm, start)
     if vma < 0 or s.vma[vma].start >= end:
         return
     if grows:
         start = s.vma[vma].start
+    if error == EPERM:
+        end = ended_at(s, mm, start, end, first_sealed(s, mm, start, end))
+    elif error == EACCES:
+        end = ended_at(s, mm, start, end, first_closed(s, mm, start, end, prot))
+    if start >= end:
+        return
     stops = error == ENOMEM
     full = stops and not has_hole(s, mm, start, end)
     s.count[TOO_MANY_VMAS] += int(full)
@@ -209,8 +209,6 @@ def mprotect(
         old = s.vma[vma].flags
         last = min(s.vma[vma].end, end)
         flags = (old & ~cleared) | prot
-        if error == EACCES and old & (VM_SHARED | VM_WRITE) == VM_SHARED and prot & VM_WRITE:
-            return
         if flags != old:
             if flags & VM_WRITE:
                 if old & (VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE) == 0:
@@ -229,18 +227,19 @@ def mprotect(
 def madvise(s: State, mm: int, start: int, end: int, clear: int, add: int, advice: int) -> None:
     """madvise_walk_vmas() with advice that changes vm_flags; goes on over holes.
 
-    ``advice`` with ``TOO_MANY``: it failed where a VMA had to be split.
+    ``advice`` with ``TOO_MANY``: it failed where a VMA had to be split; with ``REFUSED``: at one that does
+    not take it.
     """
-    full = advice >= TOO_MANY
+    full, refused = advice & TOO_MANY != 0, advice & REFUSED != 0
     advice &= TOO_MANY - 1
     s.count[TOO_MANY_VMAS] += int(full)
+    if refused:
+        end = ended_at(s, mm, start, end, first_refused(s, mm, start, end, advice))
+        if start >= end:
+            return
     vma = find_vma(s, mm, start)
     while vma >= 0 and s.vma[vma].start < end:
         old = s.vma[vma].flags
-        if advice == MADV_WIPEONFORK and (s.vma[vma].file != 0 or old & VM_SHARED):
-            return
-        if advice in (MADV_KEEPONFORK, MADV_DODUMP) and old & VM_DROPPABLE:
-            return
         flags = (old & ~clear) | add
         if flags != old and not (advice == MADV_MERGEABLE and old & KSM_INCOMPATIBLE):
             first, last = max(start, s.vma[vma].start), min(end, s.vma[vma].end)
@@ -277,8 +276,11 @@ def merge_any(s: State, mm: int, enable: int) -> None:
 
 def mmap(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
     """mmap_region(): what was there goes, then merge or make a VMA."""
-    munmap(s, mm, start, end)
-    flags |= s.space[mm].def_flags
+    if flags & VM_PLACED:
+        clear_target(s, mm, start, end)
+    else:
+        munmap(s, mm, start, end)
+    flags = (flags & ~VM_PLACED) | s.space[mm].def_flags
     map_range(s, mm, start, end, flags, file, pgoff, False)
     if flags & VM_LOCKED:
         populate(s, mm, start, end)
@@ -303,20 +305,6 @@ def remap_file_pages(s: State, mm: int, start: int, end: int, pgoff: int) -> Non
     if vma >= 0 and s.vma[vma].flags & VM_SHARED:
         kept = VM_ACCESS_FLAGS | VM_MAY | VM_SHARED | VM_MAYSHARE | VM_LOCKED
         mmap(s, mm, start, end, s.vma[vma].flags & kept, s.vma[vma].file, pgoff)
-
-
-def failed_mmap(s: State, mm: int, start: int, end: int, error: int, is_private_anon: int) -> None:
-    """MAP_FIXED that failed: __mmap_region() gathers what is there before it knows whether it will succeed.
-
-    A sealed VMA stops it as it stops munmap(). Else nothing tells where it failed: before it split anything,
-    behind the splits at both ends (no memory), or behind the unmapping (a hook of the file).
-    """
-    vma = find_vma(s, mm, start)
-    overlaps = vma >= 0 and s.vma[vma].start < end
-    if error == EPERM and first_sealed(s, mm, start, end) < end:
-        failed_munmap(s, mm, start)
-    elif overlaps and (error == ENOMEM or not is_private_anon):
-        s.count[FIXED_MMAP_FAILED] += 1
 
 
 def tell(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
@@ -354,7 +342,6 @@ def tell(s: State, mm: int, start: int, end: int, flags: int, file: int, pgoff: 
 
 def tell_gap(s: State, mm: int, start: int, end: int) -> None:
     """A snapshot of the maps: nothing is mapped there."""
-    vma = find_vma(s, mm, start)
-    if vma >= 0 and s.vma[vma].start < end:
+    if is_mapped(s, mm, start, end):
         s.count[MAPS_DIFFER] += 1
         munmap(s, mm, start, end)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MODULES: Final = (
     *("model.state", "state.kernel", "state.merge_rules", "model.kinds", "model.map", "model.rmap"),
-    *("model.vma", "model.merge", "model.spaces", "model.calls", "model.locks", "model.mremap"),
-    *("model.ahead", "model.run"),
+    *("model.vma", "model.failed", "model.merge", "model.spaces", "model.calls", "model.locks"),
+    *("model.mremap", "model.ahead", "model.run"),
 )
 _OPTIONS: Final = {"_nrt": False, "error_model": "numpy"}
 _INNER: Final = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}

@@ -7,7 +7,7 @@ FORK        the child's task
 THREAD      the child's task: it shares the address space
 EXEC        the task that it was before: a thread that takes its leader's place
 FAULT       page; a write
-MMAP        start, end, vm_flags, file (0: none), vm_pgoff; MMAP_POPULATE: and its pages are written to
+MMAP        start, end, vm_flags and VM_PLACED, file (0: none), vm_pgoff; MMAP_POPULATE: its pages are written
 FAILED_MMAP start, end, error number, 1 if private and anonymous; MAP_FIXED
 MUNMAP      start, end; FAILED_MUNMAP: start
 BRK         page above the break, 1 if the call moved it
@@ -26,7 +26,7 @@ GROW        start, end
 TELL        start, end, vm_flags and what is not known (``TOLD_SHIFT``), file, vm_pgoff: of a snapshot
 TELL_GAP    start, end: nothing is mapped there
 MOVE        start, pages, new pages, new start, flags; MOVE_MANY likewise; FAILED_MREMAP_TO: error number
-            in the place of flags; FAILED_MOVE_MANY: start, end
+            in the place of flags; FAILED_MOVE_MANY: in that of new pages
 =========== ===============================================================================================
 """
 

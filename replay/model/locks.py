@@ -9,13 +9,13 @@ from replay.model.calls import has_hole, populate
 from replay.model.merge import vma_modify
 from replay.model.state import MLOCK_FAILED, State
 from replay.model.vma import find_vma
-from replay.state.kernel import ENOMEM, HOME_NODE, VM_DROPPABLE, VM_HUGETLB, VM_LOCKED_MASK
+from replay.state.kernel import ENOMEM, HOME_NODE, VM_DROPPABLE, VM_HUGETLB, VM_LOCKED_MASK, VM_SPECIAL
 
 
 def mlock_fixup(s: State, vma: int, start: int, end: int, bits: int) -> int:
     """Change the lock flags of a range; returns its VMA afterwards."""
     flags = (s.vma[vma].flags & ~VM_LOCKED_MASK) | bits
-    if flags == s.vma[vma].flags or s.vma[vma].flags & (VM_HUGETLB | VM_DROPPABLE):
+    if flags == s.vma[vma].flags or s.vma[vma].flags & (VM_SPECIAL | VM_HUGETLB | VM_DROPPABLE):
         return vma
     return vma_modify(s, vma, start, end, flags, s.vma[vma].policy, True)
 

@@ -156,6 +156,7 @@ def _mmap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
             (_has("arg3", k.MAP_LOCKED), k.VM_LOCKED),
             (_has("arg3", k.MAP_NORESERVE), k.VM_NORESERVE),
             (_has("arg3", k.MAP_STACK), k.VM_NOHUGEPAGE),
+            (~_has("arg3", k.MAP_FIXED), k.VM_PLACED),
             (huge, k.VM_HUGETLB | k.VM_DONTEXPAND),
             (shared, k.VM_SHARED | k.VM_MAYSHARE),
             (droppable, k.VM_DROPPABLE | k.VM_NORESERVE | k.VM_WIPEONFORK | k.VM_DONTDUMP),
@@ -240,6 +241,7 @@ def _shmat(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
             (pl.lit(True), k.VM_READ | k.VM_MAY | k.VM_SHARED | k.VM_MAYSHARE),
             (~_has("arg2", k.SHM_RDONLY), k.VM_WRITE),
             (_has("arg2", k.SHM_EXEC), k.VM_EXEC),
+            (~_has("arg2", k.SHM_REMAP), k.VM_PLACED),
         ]
     )
     end = _page("ret") + _pages("segment_bytes")
@@ -257,7 +259,7 @@ def _remap_file_pages(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 
 def _map_shadow_stack(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     worked = rows.filter(pl.col("ret") >= 0).with_columns(pl.col("ret").cast(pl.UInt64))
-    flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | k.VM_SHADOW_STACK
+    flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | k.VM_SHADOW_STACK | k.VM_PLACED
     kind = pl.when(_has("arg2", k.SHADOW_STACK_SET_TOKEN)).then(OP_MMAP_POPULATE).otherwise(OP_MMAP)
     start = _page("ret")
     return [_rows(worked, kind, start, start + _pages("arg1"), flags, 0, start)]
@@ -292,18 +294,20 @@ def _madvise(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     )
     start, end = _page("arg0"), _page("arg0") + _pages("arg1")
     begun = begun.filter(start < end)
-    advice = pl.col("arg2")
-    changes = begun.filter(advice.is_in(list(k.ADVICE))).with_columns(advice=advice.cast(pl.Int64))
+    advice, refused = pl.col("arg2"), pl.col("ret") == -k.EINVAL
+    changes = begun.filter(
+        advice.is_in(list(k.ADVICE)) & (~refused | advice.is_in(k.MADV_REFUSED))
+    ).with_columns(advice=advice.cast(pl.Int64))
     clear, add = (
         pl.col("advice").replace_strict(
             {number: pair[at] for number, pair in k.ADVICE.items()}, return_dtype=pl.Int64
         )
         for at in (0, 1)
     )
-    full = pl.when(pl.col("ret") == -k.EAGAIN).then(k.TOO_MANY).otherwise(0)
+    failed = _bits([(pl.col("ret") == -k.EAGAIN, k.TOO_MANY), (refused, k.REFUSED)])
     guards = begun.filter((advice == k.MADV_GUARD_INSTALL) & (pl.col("ret") == 0) & pl.lit(rules.guards))
     return [
-        _rows(changes, OP_ADVISE, start, end, clear, add, pl.col("advice") + full),
+        _rows(changes, OP_ADVISE, start, end, clear, add, pl.col("advice") | failed),
         _rows(begun.filter(advice == k.MADV_POPULATE_WRITE), OP_POPULATE, start, end),
         _rows(guards, OP_GUARD, start, end),
     ]
@@ -339,38 +343,23 @@ def _mbind(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
 
 def _mremap(rows: pl.DataFrame, rules: k.Rules) -> list[pl.DataFrame]:
     start, old, new = _page("arg0"), _pages("arg1"), _pages("arg2")
-    fixed, failed = _has("arg3", k.MREMAP_FIXED), pl.col("ret") < 0
+    rows, fixed, error = rows.filter(new > 0), _has("arg3", k.MREMAP_FIXED), -pl.col("ret")
     many = fixed & (old == new) & pl.lit(rules.moves_many)
-    moves = _has("arg3", k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
-    late = fixed & ~many & pl.col("ret").is_in((-k.EFAULT, -k.EAGAIN)) & pl.lit(not rules.moves_many)
-    late |= fixed & (pl.col("ret") == -k.EPERM)
-    cut = many & pl.col("ret").is_in((-k.EFAULT, -k.EAGAIN, -k.ENOMEM, -k.EPERM))
-    rows = rows.filter((~failed | late | cut) & (old > 0) & (new > 0)).with_columns(
-        many=many & ~failed,
-        late=late,
-        cut=cut,
-        error=-pl.col("ret"),
-        target=pl.when(failed).then(0).otherwise("ret").cast(pl.UInt64),
-    )
-    kept, torn = rows.filter("late"), rows.filter("cut")
-    rows = rows.filter(~(pl.col("late") | pl.col("cut")))
-    stays = ~pl.col("many") & ~moves
+    flags = pl.col("arg3") & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
+    errors = (k.EPERM, k.ENOMEM) if rules.moves_many else (k.EPERM, k.ENOMEM, k.EFAULT, k.EAGAIN)
+    kept = rows.filter(fixed & ~many & error.is_in(errors))
+    torn = rows.filter(many & error.is_in((k.EPERM, k.ENOMEM, k.EFAULT)))
+    worked = rows.filter(pl.col("ret") >= 0).with_columns(target=pl.col("ret").cast(pl.UInt64))
+    stays = flags == 0
     shrinks, grows = stays & (old >= new), stays & (old < new) & (pl.col("target") == pl.col("arg0"))
     operands = (start, old, new)
-    flags = pl.col("arg3") & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP)
     return [
-        _rows(kept, OP_FAILED_MREMAP_TO, *operands, _page("arg4"), pl.col("error")),
-        _rows(torn, OP_FAILED_MOVE_MANY, start, start + old),
-        _rows(rows.filter("many"), OP_MOVE_MANY, *operands, _page("arg4"), flags),
-        _rows(rows.filter(shrinks), OP_MUNMAP, start + new, start + old),
-        _rows(rows.filter(grows), OP_GROW, start, start + new),
-        _rows(
-            rows.filter(~pl.col("many") & ~shrinks & ~grows),
-            OP_MOVE,
-            *operands,
-            _page("target"),
-            flags,
-        ),
+        _rows(kept, OP_FAILED_MREMAP_TO, *operands, _page("arg4"), error),
+        _rows(torn, OP_FAILED_MOVE_MANY, start, old, error, _page("arg4"), flags),
+        _rows(worked.filter(many), OP_MOVE_MANY, *operands, _page("arg4"), flags),
+        _rows(worked.filter(shrinks), OP_MUNMAP, start + new, start + old),
+        _rows(worked.filter(grows), OP_GROW, start, start + new),
+        _rows(worked.filter(~many & ~shrinks & ~grows), OP_MOVE, *operands, _page("target"), flags),
     ]
 
 

@@ -19,6 +19,7 @@ from replay.model.ops import operations
 from replay.model.run import run
 from replay.model.state import (
     BRK_BEFORE,
+    FAILED_AT_UNKNOWN,
     FAULT_OF_UNKNOWN,
     FIXED_MMAP_FAILED,
     HUGE_PAGE_READ_FAULT,
@@ -63,24 +64,27 @@ class Modelled:
         doubts: Where the model had to do without knowing: name, count. Names: ``clone_flags`` (a task was
             made, and nothing tells whether it shares the address space), ``brk_before`` (the break moved
             before the capture told where it was), ``mremap_of_unknown`` (a VMA was moved or grown whose
-            creation the capture does not have), ``target_not_free`` (the kernel put something where the
-            model still had a VMA: a call was missed), ``maps_differ`` (a snapshot of the maps shows something
-            else than the model had; the snapshot is believed), ``maps_torn`` (snapshots left out: the process
-            made a system call meanwhile), ``told_merges`` (whether a VMA that a snapshot told merges rests on
-            what it does not tell), ``too_many_vmas`` (a call failed as there were too many VMAs; at which
-            one is not sure), ``fixed_mmap_failed`` (mmap() with MAP_FIXED failed over what is mapped; whether
-            before or after it split or unmapped that, nothing tells), ``fault_of_unknown`` (writes where the
-            model has no VMA, such as what exec mapped and nothing told), ``stack_unknown`` (execs of which
-            nothing tells where their stack is), ``stack_limit_unknown`` (faults below a stack, more than the
-            usual RLIMIT_STACK from its end; the model does not let it grow), ``huge_page_read_fault`` (reads
-            that give a VMA its anon_vma if huge pages are enabled; the model takes them for not enabled),
-            ``process_madvise`` (calls that changed VMAs of the caller; the ranges are in its memory),
-            ``shmat_size`` (attached segments that the capture did not see made; they are left out),
-            ``userfaultfd`` (descriptors; ranges are registered with them unseen), ``named_vmas`` (calls of
-            prctl() that named memory, and so kept it apart), ``mlock_failed`` (mlock() failed, before
-            anything or behind it), ``moves_cut`` (mremap() of several VMAs failed; how many it had moved,
-            nothing tells),
-            ``calls_cut`` (entries of calls without their return, and the other way round).
+            creation the capture does not have), ``target_not_free`` (the kernel put something where the model
+            still had a VMA: a call was missed), ``maps_differ`` (a snapshot of the maps shows something else
+            than the model had; the snapshot is believed), ``maps_torn`` (snapshots left out: the process made
+            a system call meanwhile), ``told_merges`` (whether a VMA that a snapshot told merges rests on what
+            it does not tell), ``too_many_vmas`` (a call failed as there were too many VMAs; at which one is
+            not sure), ``failed_at_unknown`` (mprotect() or madvise() failed at one of several VMAs; at which,
+            nothing tells: the model says at the first), ``fixed_mmap_failed`` (mmap() or mremap() to a fixed
+            place failed over what is mapped; whether before or after it split or unmapped that, nothing
+            tells), ``mbind_nodes`` (calls of mbind() that name nodes: these are in the memory of the caller;
+            the model takes policies for the same that are read from the same address), ``fault_of_unknown``
+            (writes where the model has no VMA, such as what exec mapped and nothing told), ``stack_unknown``
+            (execs of which nothing tells where their stack is), ``stack_limit_unknown`` (faults below a
+            stack, more than the usual RLIMIT_STACK from its end; the model does not let it grow),
+            ``huge_page_read_fault`` (reads that give a VMA its anon_vma if huge pages are enabled; the model
+            takes them for not enabled), ``process_madvise`` (calls that changed VMAs of the caller; the
+            ranges are in its memory), ``shmat_size`` (attached segments that the capture did not see made;
+            they are left out), ``userfaultfd`` (descriptors; ranges are registered with them unseen),
+            ``named_vmas`` (calls of prctl() that named memory, and so kept it apart), ``mlock_failed``
+            (mlock() failed, before anything or behind it), ``moves_cut`` (mremap() of several VMAs failed;
+            how many it had moved, nothing tells), ``calls_cut`` (entries of calls without their return, and
+            the other way round).
     """
 
     lives: pl.DataFrame
@@ -115,6 +119,7 @@ def reconstruct(
         "huge_page_read_fault": int(state.count[HUGE_PAGE_READ_FAULT]),
         "stack_limit_unknown": int(state.count[STACK_LIMIT_UNKNOWN]),
         "stack_unknown": int(state.count[STACK_UNKNOWN]),
+        "failed_at_unknown": int(state.count[FAILED_AT_UNKNOWN]),
         "mlock_failed": int(state.count[MLOCK_FAILED]),
         "moves_cut": int(state.count[MOVES_CUT]),
     }

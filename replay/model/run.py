@@ -8,7 +8,6 @@ from __future__ import annotations
 from replay.model.ahead import MANY, look_ahead
 from replay.model.calls import (
     brk,
-    failed_mmap,
     fault,
     guard_install,
     madvise,
@@ -22,6 +21,7 @@ from replay.model.calls import (
     tell,
     tell_gap,
 )
+from replay.model.failed import failed_mmap
 from replay.model.kinds import (
     OP_ADVISE,
     OP_BRK,
@@ -115,6 +115,8 @@ def reach(s: State, ops: Operations, op: int, space: int) -> int:
         pages = abs(a - s.space[space].brk) if space >= 0 else 0
     elif kind in (OP_MOVE, OP_MOVE_MANY, OP_FAILED_MREMAP_TO):
         pages = b + ops.c[op]
+    elif kind == OP_FAILED_MOVE_MANY:
+        pages = 2 * b
     else:
         pages = max(b - a, 0)
     return int(min(vmas, pages) + 4)
@@ -195,7 +197,7 @@ def step(s: State, ops: Operations, op: int) -> None:
     elif kind == OP_FAILED_MREMAP_TO:
         failed_mremap_to(s, mm, a, b, c, d, e)
     elif kind == OP_FAILED_MOVE_MANY:
-        failed_remap_move(s, mm, a, b)
+        failed_remap_move(s, mm, a, b, c, d, e)
     elif kind == OP_GROW:
         grow_in_place(s, mm, a, b)
     elif kind == OP_GUARD:

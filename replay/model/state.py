@@ -72,9 +72,10 @@ NO_KEY: Final = (1 << 63) - 1
     STACK_LIMIT_UNKNOWN,
     STACK_UNKNOWN,
     MLOCK_FAILED,
+    FAILED_AT_UNKNOWN,
     MOVES_CUT,
     NEEDED,
-) = range(42)
+) = range(43)
 GROWING: Final = ("vma", "avc", "anon_vma", "space", "block", "life", "version", "refusal")
 """Tables whose needed lengths are in ``State.count`` from ``NEEDED`` on."""
 COUNTS: Final = NEEDED + len(GROWING)

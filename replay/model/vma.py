@@ -144,10 +144,15 @@ def split_vma(s: State, vma: int, at: int, new_below: bool) -> int:
     return new
 
 
+def is_mapped(s: State, mm: int, start: int, end: int) -> bool:
+    """Whether a page of the range is mapped."""
+    vma = find_vma(s, mm, start)
+    return bool(vma >= 0 and s.vma[vma].start < end)
+
+
 def clear_target(s: State, mm: int, start: int, end: int) -> None:
     """The kernel mapped something where it found nothing: what the model has there is long gone."""
-    vma = find_vma(s, mm, start)
-    if vma >= 0 and s.vma[vma].start < end:
+    if is_mapped(s, mm, start, end):
         s.count[TARGET_NOT_FREE] += 1
         munmap(s, mm, start, end)
 

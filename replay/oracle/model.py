@@ -321,6 +321,7 @@ class OracleModel(MremapCalls, FlagCalls):
         elif name == "process_madvise" and self.rules.advises_itself:
             changing = (*k.ADVICE, k.MADV_GUARD_INSTALL, k.MADV_POPULATE_WRITE)
             self.doubts["process_madvise"] += arguments[3] in changing
+        self.doubts["mbind_nodes"] += name == "mbind" and bool(arguments[2] and arguments[3])
         self.doubts["userfaultfd"] += name == "userfaultfd"
         self.doubts["named_vmas"] += name == "prctl" and arguments[0] == k.PR_SET_VMA
 
@@ -333,12 +334,20 @@ class OracleModel(MremapCalls, FlagCalls):
         self._attached += 1
         start = ret >> k.PAGE_SHIFT
         self._replace(
-            mm, start, start + pages_of(self._segments[arguments[0]]), flags, k.SHM_FILE - self._attached, 0
+            mm,
+            start,
+            start + pages_of(self._segments[arguments[0]]),
+            flags,
+            k.SHM_FILE - self._attached,
+            0,
+            placed=not arguments[2] & k.SHM_REMAP,
         )
 
-    def _replace(self, mm: Mm, start: int, end: int, flags: int, file: int, pgoff: int) -> None:
-        """mmap() of a file, shared, in the place of what is there."""
-        self.areas.munmap(mm, start, end)
+    def _replace(
+        self, mm: Mm, start: int, end: int, flags: int, file: int, pgoff: int, *, placed: bool
+    ) -> None:
+        """mmap_region(), in the place of what is there unless the kernel had found it free."""
+        self._clear_target(mm, start, end) if placed else self.areas.munmap(mm, start, end)
         self._map(mm, start, end, flags | mm.def_flags, file, pgoff)
 
     def _sys_shmdt(self, mm: Mm, arguments: list[int], ret: int) -> None:
@@ -356,14 +365,14 @@ class OracleModel(MremapCalls, FlagCalls):
         if ret or vma is None or not vma.flags & k.VM_SHARED:
             return
         kept = k.VM_ACCESS_FLAGS | k.VM_MAY | k.VM_SHARED | k.VM_MAYSHARE | k.VM_LOCKED
-        self._replace(mm, start, start + pages, vma.flags & kept, vma.file, arguments[3])
+        self._replace(mm, start, start + pages, vma.flags & kept, vma.file, arguments[3], placed=False)
 
     def _sys_map_shadow_stack(self, mm: Mm, arguments: list[int], ret: int) -> None:
         if ret < 0:
             return
         start, end = ret >> k.PAGE_SHIFT, (ret >> k.PAGE_SHIFT) + pages_of(arguments[1])
         flags = k.VM_READ | k.VM_WRITE | k.VM_MAY | k.VM_ACCOUNT | k.VM_SHADOW_STACK
-        self._replace(mm, start, end, flags, 0, start)
+        self._replace(mm, start, end, flags, 0, start, placed=True)
         if arguments[2] & k.SHADOW_STACK_SET_TOKEN or mm.def_flags & k.VM_LOCKED:
             self._populate(mm, start, end)
 
@@ -382,8 +391,7 @@ class OracleModel(MremapCalls, FlagCalls):
         file, vm_flags = self._mapped(mm, prot, flags, fd)
         has_file = not flags & k.MAP_ANONYMOUS or flags & k.MAP_HUGETLB
         pgoff = offset >> k.PAGE_SHIFT if has_file else 0 if vm_flags & k.VM_SHARED else start
-        self.areas.munmap(mm, start, end)
-        self._map(mm, start, end, vm_flags, file, pgoff)
+        self._replace(mm, start, end, vm_flags, file, pgoff, placed=not flags & k.MAP_FIXED)
         if vm_flags & k.VM_LOCKED or flags & (k.MAP_POPULATE | k.MAP_NONBLOCK) == k.MAP_POPULATE:
             self._populate(mm, start, end)
 

@@ -9,6 +9,7 @@ from replay.state import kernel as k
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Callable
 
     from replay.oracle.model_vma import Areas, Mm, Vma
 
@@ -42,11 +43,6 @@ class FlagCalls:
         start, end = arguments[0] >> k.PAGE_SHIFT, (arguments[0] >> k.PAGE_SHIFT) + pages_of(arguments[1])
         if ret not in (0, -k.ENOMEM, -k.EACCES, -k.EPERM) or arguments[0] % _PAGE or start >= end:
             return
-        if ret == -k.EPERM:
-            sealed = [each for each in mm.vmas if each.flags & k.VM_SEALED and start < each.end]
-            if not sealed or not start < sealed[0].start < end:
-                return
-            ret, end = 0, sealed[0].start
         vma = mm.find(start)
         if vma is None or vma.start >= end:
             return
@@ -54,18 +50,30 @@ class FlagCalls:
             start = vma.start
         prot = arguments[2] & k.VM_ACCESS_FLAGS | key
         mask = k.VM_ACCESS_FLAGS | key_mask
-        if ret == -k.EACCES:
-            closed = [
-                each.start
-                for each in mm.vmas
-                if each.end > start
-                and each.flags & (k.VM_SHARED | k.VM_WRITE) == k.VM_SHARED
-                and prot & k.VM_WRITE
-            ]
-            ret, end = 0, min([end, *closed])
+        if ret in (-k.EACCES, -k.EPERM):
+            end = self._ended_at(
+                mm,
+                start,
+                end,
+                lambda each: bool(
+                    each.flags & k.VM_SEALED
+                    if ret == -k.EPERM
+                    else prot & k.VM_WRITE and each.flags & (k.VM_SHARED | k.VM_WRITE) == k.VM_SHARED
+                ),
+            )
+            ret = 0
         self._full = ret == -k.ENOMEM and not self._has_hole(mm, start, end)
         self.doubts["too_many_vmas"] += self._full
         self._walk(mm, start, end, ret, lambda flags: flags & ~mask | prot, self._mprotect_fixup)
+
+    def _ended_at(self, mm: Mm, start: int, end: int, refuses: Callable[[Vma], bool]) -> int:
+        """Where a call ended that failed at a VMA; if which is not known, at the first."""
+        inside = [each for each in mm.vmas if each.end > start and each.start < end]
+        for each in inside:
+            if refuses(each):
+                return max(start, each.start)
+        self.doubts["failed_at_unknown"] += len(inside) > 1
+        return start
 
     def _has_hole(self, mm: Mm, start: int, end: int) -> bool:
         pages = {page for vma in mm.vmas for page in range(max(vma.start, start), min(vma.end, end))}
@@ -84,7 +92,7 @@ class FlagCalls:
 
     def _walk(self, mm: Mm, start: int, end: int, ret: int, change: Any, fixup: Any) -> None:
         """The loop of mprotect(), mlock(): every VMA of the range; a hole ends it."""
-        vma = mm.find(start)
+        vma = mm.find(start) if start < end else None
         while vma is not None and vma.start < end:
             if vma.start > start:
                 if ret:
@@ -134,8 +142,21 @@ class FlagCalls:
             for vma in [each for each in mm.vmas if each.end > start and each.start < end]:
                 self.areas.anon_vma_prepare(vma)
                 self.areas.set_flags(vma, vma.flags | k.VM_MAYBE_GUARD)
+        elif advice in k.ADVICE and ret == -k.EINVAL:
+            if advice in k.MADV_REFUSED:
+                end = self._ended_at(mm, start, end, lambda each: self._refuses(each, advice))
+                self._madvise_walk_vmas(mm, start, end, advice)
         elif advice in k.ADVICE:
             self._madvise_walk_vmas(mm, start, end, advice)
+
+    def _refuses(self, vma: Vma, advice: int) -> bool:
+        """madvise_vma_behavior(): EINVAL."""
+        bits = {k.MADV_DOFORK: k.VM_IO, k.MADV_KEEPONFORK: k.VM_DROPPABLE}.get(advice, 0)
+        if advice == k.MADV_WIPEONFORK:
+            return bool(vma.file or vma.flags & k.VM_SHARED)
+        if advice == k.MADV_DODUMP:
+            bits = k.VM_DROPPABLE | (0 if vma.flags & k.VM_HUGETLB else k.VM_SPECIAL)
+        return bool(vma.flags & bits)
 
     def _madvise_populate(self, mm: Mm, start: int, end: int) -> None:
         """madvise_populate(): ends at a hole and at what cannot be written."""
@@ -151,12 +172,8 @@ class FlagCalls:
     def _madvise_walk_vmas(self, mm: Mm, start: int, end: int, advice: int) -> None:
         clear, add = k.ADVICE[advice]
         self.doubts["too_many_vmas"] += self._full
-        vma = mm.find(start)
+        vma = mm.find(start) if start < end else None
         while vma is not None and vma.start < end:
-            if advice == k.MADV_WIPEONFORK and (vma.file or vma.flags & k.VM_SHARED):
-                return
-            if advice in (k.MADV_KEEPONFORK, k.MADV_DODUMP) and vma.flags & k.VM_DROPPABLE:
-                return
             flags = vma.flags & ~clear | add
             if advice == k.MADV_MERGEABLE and vma.flags & k.KSM_INCOMPATIBLE:
                 flags = vma.flags
@@ -194,7 +211,7 @@ class FlagCalls:
             self._populate(mm, start, end)
 
     def _mlock_fixup(self, vma: Vma, start: int, end: int, flags: int) -> Vma | None:
-        if flags == vma.flags or vma.flags & (k.VM_HUGETLB | k.VM_DROPPABLE):
+        if flags == vma.flags or vma.flags & (k.VM_SPECIAL | k.VM_HUGETLB | k.VM_DROPPABLE):
             return vma
         return self._modify(vma, start, end, flags)
 

@@ -27,20 +27,14 @@ class MremapCalls:
     def _sys_mremap(self, mm: Mm, arguments: list[int], ret: int) -> None:
         address, old_len, new_len, flags, new_address, _ = arguments
         addr, new, old = address >> k.PAGE_SHIFT, pages_of(new_len), pages_of(old_len)
-        if not old or not new:
+        if not new:
             return
-        if flags & k.MREMAP_FIXED and ret == -k.EPERM:
-            self._sealed_target(mm, addr, new_address >> k.PAGE_SHIFT, new)
         if flags & k.MREMAP_FIXED and self.rules.moves_many and old == new:
-            if not ret < 0:
-                self._remap_move(mm, addr, old, new_address >> k.PAGE_SHIFT, flags)
-            elif ret in (-k.EFAULT, -k.EAGAIN, -k.ENOMEM, -k.EPERM) and mm.lookup(addr) is not None:
-                inside = [vma for vma in mm.vmas if vma.end > addr and vma.start < addr + old]
-                self.doubts["moves_cut"] += len(inside) > 1
+            self._remap_move(mm, addr, old, new_address >> k.PAGE_SHIFT, flags, -ret)
             return
         if -4096 < ret < 0:
-            if ret in (-k.EFAULT, -k.EAGAIN) and flags & k.MREMAP_FIXED and not self.rules.moves_many:
-                self._failed_mremap_to(mm, addr, old, new, new_address >> k.PAGE_SHIFT)
+            if flags & k.MREMAP_FIXED and mm.lookup(addr) is not None:
+                self._failed_mremap_to(mm, addr, old, new, new_address >> k.PAGE_SHIFT, -ret)
             return
         if flags & (k.MREMAP_FIXED | k.MREMAP_DONTUNMAP):
             self._mremap_to(mm, addr, old, new, ret >> k.PAGE_SHIFT, flags)
@@ -62,13 +56,20 @@ class MremapCalls:
             self.doubts["target_not_free"] += 1
             self.areas.munmap(mm, start, end)
 
-    def _failed_mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int) -> None:
+    def _failed_mremap_to(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, error: int) -> None:
         """6.12 unmaps the target and shrinks before vma_to_resize() finds that the range has an end."""
-        if mm.lookup(addr) is None:
-            return
-        self.areas.munmap(mm, new_addr, new_addr + new)
-        if old > new:
-            self.areas.munmap(mm, addr + new, addr + old)
+        there = self._inside(mm, new_addr, new_addr + new)
+        if error == k.EPERM:
+            self._sealed_target(mm, addr, new_addr, new)
+        elif error == k.ENOMEM:
+            self.doubts["fixed_mmap_failed"] += bool(there) or old > new
+        elif error in (k.EFAULT, k.EAGAIN) and not self.rules.moves_many:
+            self.areas.munmap(mm, new_addr, new_addr + new)
+            if old > new:
+                self.areas.munmap(mm, addr + new, addr + old)
+
+    def _inside(self, mm: Mm, start: int, end: int) -> list[Vma]:
+        return [vma for vma in mm.vmas if vma.end > start and vma.start < end]
 
     def _split_at(self, mm: Mm, start: int) -> None:
         """vms_gather_munmap_vmas() of a range with a sealed VMA in it."""
@@ -79,7 +80,7 @@ class MremapCalls:
     def _sealed_target(self, mm: Mm, addr: int, new_addr: int, new: int) -> None:
         """Something may not be unmapped: the source is found sealed first, then the target."""
         source = mm.lookup(addr)
-        there = [vma for vma in mm.vmas if vma.end > new_addr and vma.start < new_addr + new]
+        there = self._inside(mm, new_addr, new_addr + new)
         if (
             source is not None
             and not source.flags & k.VM_SEALED
@@ -97,13 +98,43 @@ class MremapCalls:
             old = new
         self._move_vma(mm, addr, old, new, new_addr, flags)
 
-    def _remap_move(self, mm: Mm, addr: int, pages: int, new_addr: int, flags: int) -> None:
-        """remap_move(): each VMA of the range by itself, gaps kept."""
+    def _remap_move(self, mm: Mm, addr: int, pages: int, new_addr: int, flags: int, error: int) -> None:
+        """remap_move(): each VMA of the range by itself, gaps kept, to the one at which it failed."""
         at, end = addr, addr + pages
+        if 0 < error < 4096:
+            stop = self._failed_at(mm, addr, end, new_addr, error)
+            if stop is None:
+                return
+            end = stop
         while at < end and (vma := mm.find(at)) is not None and vma.start < end:
             start, last = max(at, vma.start), min(end, vma.end)
             self._mremap_to(mm, start, last - start, last - start, new_addr + start - addr, flags)
             at = last
+        if error == k.EPERM:
+            self._sealed_target(mm, end, new_addr + end - addr, addr + pages - end)
+
+    def _failed_at(self, mm: Mm, addr: int, end: int, new_addr: int, error: int) -> int | None:
+        """Start of the VMA at which a move of several failed; None: not known, so none is moved."""
+        if mm.lookup(addr) is None or error not in (k.EPERM, k.ENOMEM, k.EFAULT):
+            return None
+        vmas = self._inside(mm, addr, end)
+        could = [vma for vma in vmas if self._stops(vma, addr, end, new_addr, error)]
+        if could and (error == k.EPERM or len({vma.file for vma in could}) == 1):
+            return max(addr, could[0].start)
+        if len(vmas) > 1:
+            self.doubts["moves_cut"] += 1
+        elif error == k.ENOMEM and self._inside(mm, new_addr, new_addr + end - addr):
+            self.doubts["fixed_mmap_failed"] += 1
+        return None
+
+    def _stops(self, vma: Vma, addr: int, end: int, new_addr: int, error: int) -> bool:
+        """Whether a move of several VMAs can have failed at this one."""
+        start, last = max(addr, vma.start), min(end, vma.end)
+        if error == k.EPERM:
+            target = self._inside(vma.mm, new_addr + start - addr, new_addr + last - addr)
+            return any(each.flags & k.VM_SEALED for each in (vma, *target))
+        is_plain = vma.file > 0 and not vma.flags & k.VM_HUGETLB
+        return error == k.EFAULT and (is_plain or vma.file <= k.SHM_FILE)
 
     def _move_vma(self, mm: Mm, addr: int, old: int, new: int, new_addr: int, flags: int) -> None:
         vma = mm.lookup(addr)
@@ -112,7 +143,7 @@ class MremapCalls:
             self.areas.munmap(mm, addr, addr + old)
             return
         keep = bool(flags & k.MREMAP_DONTUNMAP)
-        if keep and vma.flags & k.VM_LOCKED:
+        if keep and vma.flags & k.VM_LOCKED and self.rules.dontunmap_resets:
             if vma.start < addr:
                 self.areas.split_vma(vma, addr, new_below=True)
             if vma.end > addr + old:
@@ -121,6 +152,7 @@ class MremapCalls:
         if not keep:
             self.areas.munmap(mm, addr, addr + old)
             return
+        vma = mm.lookup(addr) or vma  # the copy may have become one with it
         self.areas.set_flags(vma, vma.flags & ~k.VM_LOCKED_MASK)
         if vma.start == addr and vma.end == addr + old:
             self.areas.unlink_anon_vmas(vma)

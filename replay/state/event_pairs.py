@@ -91,6 +91,7 @@ def not_determined(calls: pl.DataFrame, rules: k.Rules) -> dict[str, int]:
     asked = {
         "process_madvise": (call == "process_madvise") & pl.col("arg3").is_in(changing),
         "userfaultfd": call == "userfaultfd",
+        "mbind_nodes": (call == "mbind") & (pl.col("arg2") != 0) & (pl.col("arg3") != 0),
         "named_vmas": (call == "prctl") & (pl.col("arg0") == k.PR_SET_VMA),
     }
     return calls.select(**{name: (worked & condition).sum() for name, condition in asked.items()}).row(

@@ -19,7 +19,8 @@ class Rules:
         merges_faulted_into_unfaulted: is_mergeable_anon_vma() lets a VMA without anon_vma take one over.
         clone_reverses: anon_vma_clone() turns the order of the avc list round.
         mergeable_first: VM_MERGEABLE by PR_SET_MEMORY_MERGE is set before a merge is tried, not after.
-        dontunmap_resets: The source of MREMAP_DONTUNMAP gets the page offset of its address again.
+        dontunmap_resets: The source of MREMAP_DONTUNMAP gets the page offset of its address again; if it was
+            locked, it is split off first.
         moves_many: mremap() moves several VMAs at once, and checks before it unmaps the target.
         guards: madvise() knows MADV_GUARD_INSTALL.
         advises_itself: process_madvise() takes any advice for its own process, not only what changes no VMA.
@@ -73,6 +74,7 @@ VM_MAY: Final = 0x70
 VM_MAYSHARE: Final = 0x80
 VM_GROWSDOWN: Final = 0x100
 VM_LOCKED: Final = 0x2000
+VM_IO: Final = 0x4000
 VM_SEQ_READ: Final = 0x8000
 VM_RAND_READ: Final = 0x10000
 VM_DONTCOPY: Final = 0x20000
@@ -95,6 +97,8 @@ VM_SHADOW_STACK: Final = 1 << 37
 VM_DROPPABLE: Final = 1 << 40
 VM_MAYBE_GUARD: Final = 1 << 61
 """Not the kernel's bit, which differs between builds; a sticky flag: merging ignores and keeps it."""
+VM_PLACED: Final = 1 << 60
+"""Not the kernel's: of an operation MMAP only, which replaces nothing, as its place was free."""
 VM_SEALED: Final = 1 << 62
 """Not the kernel's bit 63, which a signed integer has no place for."""
 TOLD_PGOFF: Final = 1
@@ -141,6 +145,7 @@ IPC_NEW: Final = 0o3000
 """IPC_CREAT and IPC_EXCL: what there is already is not taken."""
 SHM_HUGETLB: Final = 0o4000
 SHM_RDONLY: Final = 0o10000
+SHM_REMAP: Final = 0o40000
 SHM_EXEC: Final = 0o100000
 SHM_FILE: Final = -(1 << 30)
 """Files from here down are attached segments of shared memory, each attachment one of its own."""
@@ -169,8 +174,13 @@ MADV_GUARD_INSTALL: Final = 102
 MADV_WIPEONFORK: Final = 18
 MADV_KEEPONFORK: Final = 19
 MADV_DODUMP: Final = 17
+MADV_DOFORK: Final = 11
 TOO_MANY: Final = 256
 """Added to the advice of an operation: the call failed for want of VMAs (EAGAIN)."""
+REFUSED: Final = 512
+"""Likewise: it failed at a VMA that does not take the advice (EINVAL)."""
+MADV_REFUSED: Final = (MADV_DOFORK, MADV_DODUMP, MADV_WIPEONFORK, MADV_KEEPONFORK)
+"""Advice that some VMAs do not take; any other is EINVAL at once if the kernel does not know it."""
 MADV_MERGEABLE: Final = 12
 MADV_UNMERGEABLE: Final = 13
 
