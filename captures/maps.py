@@ -80,6 +80,19 @@ def known_maps(capture: Capture, ev_marker: pa.Table, path: Path | None) -> pa.T
     return _table(pl.concat(frames))
 
 
+def known_threads(capture: Capture) -> pa.Table:
+    """Table ``proc_thread``: what perf found when it began, of all processes that it looked at.
+
+    Threads of the kernel are each their own process there.
+    """
+    table = TABLES["proc_thread"]
+    if "perf:comm" not in capture.formats:
+        return table.empty()
+    found = pl.DataFrame(pl.from_arrow(capture.decode(["perf:comm"])["perf:comm"]))
+    rows = found.filter(pl.col("ts_ns") == 0).select("pid", "tgid").unique(maintain_order=True)
+    return table.cast(rows.to_arrow())
+
+
 def recorder_maps(text: str) -> pa.Table:
     """Table ``proc_map`` of what trace-cmd stores: ``PID LINES NAME``, then ``START END FILE`` each.
 

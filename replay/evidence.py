@@ -87,7 +87,7 @@ def rebuild(
     probed: bool,
     release: str | None,
     gaps: Gaps | None,
-    maps: pl.DataFrame,
+    before: Mapping[str, pl.DataFrame],
 ) -> Rebuilt:
     """Rebuild the state by the evidence that was asked for, and replay the walks over it.
 
@@ -102,7 +102,7 @@ def rebuild(
         probed: Whether the capture has the tree probes.
         release: Release of the traced kernel.
         gaps: When events were lost; None: none were.
-        maps: Table ``proc_map``: what was mapped already.
+        before: Tables ``proc_map`` and ``proc_thread``: what was there when the capture began.
     """
     evidence = options.evidence or ("exact" if probed else "modelled")
     asked = cast("KernelRules | None", options.kernel_rules)
@@ -117,11 +117,12 @@ def rebuild(
     if evidence == "modelled" and told:
         events = {name: _stock(name, frame) for name, frame in events.items()}
         place = pl.when(pl.col("place") >= 0).then(pl.col("place") * APART).otherwise("place")
-        modelled = reconstruct({**events, "proc_map": maps.with_columns(place)}, rules)
+        maps = {"proc_map": before["proc_map"].with_columns(place)}
+        modelled = reconstruct({**events, **before, **maps}, rules)
         stock = replay_stock(events, modelled, options.strategies)
         events["ev_avc"] = stock.ev_avc
         return Rebuilt(events, stock.state, refusals=modelled.refusals, stock=stock, doubts=modelled.doubts)
-    modelled = reconstruct({**events, "proc_map": maps}, rules)
+    modelled = reconstruct({**events, **before}, rules)
     if evidence == "modelled":
         blind = {name: frame.clear() if name in _OF_PROBES else frame for name, frame in events.items()}
         replayed = replay_state(blind, modelled.lives, modelled.versions, options.strategies)

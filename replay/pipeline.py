@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from captures import open_capture
 from captures.canonical import canonical_events
-from captures.maps import known_maps
+from captures.maps import known_maps, known_threads
 from captures.matching import find_roles
 from replay import __version__
 from replay.evidence import check, rebuild
@@ -103,10 +103,11 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         comms = capture.comms()
         info = capture.info
         exact_only = probed and options.evidence in (None, "exact") and options.kernel_rules is None
-        maps = TABLES["proc_map"].empty()
+        before = {name: TABLES[name].empty() for name in ("proc_map", "proc_thread")}
         if not exact_only:
             beside = Path(options.maps) if options.maps else None
-            maps = known_maps(capture, tables["ev_marker"], beside)
+            before["proc_map"] = known_maps(capture, tables["ev_marker"], beside)
+            before["proc_thread"] = known_threads(capture)
     events = {
         name: pl.DataFrame(pl.from_arrow(table)).with_columns(pl.col("seq").set_sorted())
         for name, table in tables.items()
@@ -121,7 +122,7 @@ def analyze(path: str | os.PathLike[str], options: AnalyzeOptions | None = None)
         probed=probed,
         release=info.kernel_release,
         gaps=gaps,
-        maps=pl.DataFrame(pl.from_arrow(maps)),
+        before={name: pl.DataFrame(pl.from_arrow(table)) for name, table in before.items()},
     )
     exact, events = rebuilt.exact, dict(rebuilt.events)
     observed_loop, observed_walk = observed(events, exact.walks.drop_nulls("end_ns"), gaps)

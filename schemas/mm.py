@@ -144,6 +144,16 @@ PROC_MAP: Final = Table(
     ),
 )
 
+PROC_THREAD: Final = Table(
+    name="proc_thread",
+    version="1.0",
+    doc="One thread that was there when the capture began, and its process.",
+    columns=(
+        int32("pid", "Thread id.", "perf's comm records"),
+        int32("tgid", "Thread id of the first task of its process.", "perf's comm records"),
+    ),
+)
+
 AGREEMENT: Final = Table(
     name="agreement",
     version="1.0",
@@ -169,4 +179,4 @@ AGREEMENT: Final = Table(
     ),
 )
 
-TABLES: Final = (VMA, AVC, PROC_MAP, AGREEMENT)
+TABLES: Final = (VMA, AVC, PROC_MAP, PROC_THREAD, AGREEMENT)

@@ -30,7 +30,10 @@ class History:
     """Event tables in the making; each event has the next place."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[dict[str, Any]]] = {"ev_syscall": [], "ev_task": [], "ev_fault": []}
+        self.rows: dict[str, list[dict[str, Any]]] = {
+            **{"ev_syscall": [], "ev_task": [], "ev_fault": [], "ev_mmap_lock": []}
+        }
+        self.threads: list[tuple[int, int]] = []
         self.maps: list[dict[str, Any]] = []
         self.seq = 0
 
@@ -53,6 +56,12 @@ class History:
         """Entry of a system call; who calls it may not return before something else happens."""
         given = {f"arg{number}": value for number, value in enumerate(arguments)}
         self._event("ev_syscall", pid, is_exit=False, name=name, **given)
+
+    def locked(self, pid: int, mm: int, name: str = "madvise", *, write: bool = True) -> None:
+        """A system call that takes the lock of an address space and changes nothing."""
+        self.enter(pid, name, ())
+        self._event("ev_mmap_lock", pid, mm=mm, is_write=write)
+        self.leave(pid, name, -22)
 
     def fault(self, pid: int, address: int, *, write: bool = True) -> None:
         """A page fault."""
@@ -89,11 +98,13 @@ class History:
         """The tables; ``proc_map`` only if there are snapshots."""
         schemas = {name: frame.schema for name, frame in empty_events().items()}
         told = {"proc_map": TABLES["proc_map"].arrow} if self.maps else {}
+        threads = pl.DataFrame(self.threads, schema={"pid": pl.Int32, "tgid": pl.Int32}, orient="row")
         maps = {name: pl.DataFrame(pa.Table.from_pylist(self.maps, schema)) for name, schema in told.items()}
         return (
             empty_events()
             | {name: pl.DataFrame(rows, schema=schemas[name]) for name, rows in self.rows.items()}
             | maps
+            | ({"proc_thread": threads} if self.threads else {})
         )
 
 
@@ -278,13 +289,34 @@ def histories(draw: st.DrawFn) -> dict[str, pl.DataFrame]:
             history.task(task, "exec", draw(st.sampled_from((None, task, *PIDS))))
         history.leave(task, "execve", 0)
 
+    def locked() -> None:
+        history.locked(
+            draw(pid),
+            draw(st.integers(1, 2)),
+            draw(st.sampled_from(("madvise", "madvise", "read"))),
+            write=draw(st.sampled_from((True, True, False))),
+        )
+
+    history.threads = draw(st.lists(st.tuples(pid, pid), max_size=2))
     often = (mmap, munmap, mprotect, madvise, mremap, fault, fault, fault, mprotect, madvise, fork)
     for _ in range(draw(st.integers(1, 40))):
         draw(
             st.sampled_from(
                 (
                     *often,
-                    *(brk, lock, task, merge_any, snapshot, mseal, execve, record_in_call, segment, seldom),
+                    *(
+                        brk,
+                        lock,
+                        locked,
+                        task,
+                        merge_any,
+                        snapshot,
+                        mseal,
+                        execve,
+                        record_in_call,
+                        segment,
+                        seldom,
+                    ),
                     lambda: record(draw(pid)),
                 )
             )

@@ -50,8 +50,8 @@ def test_what_is_determined_is_what_the_probes_tell(name: str) -> None:
     exact = replay_exact(events, STRATEGIES)
     options = AnalyzeOptions(strategies=STRATEGIES, evidence="modelled")
     events["ev_walk"] = events["ev_walk"].clear()
-    maps = pl.DataFrame(TABLES["proc_map"].empty())
-    stock = rebuild(events, options, probed=True, release=release, gaps=None, maps=maps).stock
+    before = {name: pl.DataFrame(TABLES[name].empty()) for name in ("proc_map", "proc_thread")}
+    stock = rebuild(events, options, probed=True, release=release, gaps=None, before=before).stock
     assert stock is not None
     told = (stock.determined, stock.bounded_items, stock.merged)
     assert (*told, stock.replayed, stock.bounded, stock.migrations) == CAPTURES[name]

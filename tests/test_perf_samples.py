@@ -15,6 +15,7 @@ import pytest
 
 from captures import open_capture
 from captures.canonical import canonical_events
+from captures.maps import known_threads
 from tests.perf_tool import DATA, SAMPLES, decoded, for_perf, perf, run
 
 if TYPE_CHECKING:
@@ -96,6 +97,18 @@ def test_mappings_that_perf_wrote_down(tmp_path: Path) -> None:
     columns = ("tgid", "pid", "addr", "len", "pgoff", "filename")
     assert expected
     assert [tuple(row[column] for column in columns) for row in rows] == expected
+
+
+def test_threads_that_perf_found(tmp_path: Path) -> None:
+    """perf's own print of the COMM records that it made up at its begin: ``NAME:PID/TID``."""
+    path = for_perf(DATA / "triple.perf.data.xz", tmp_path)
+    text = run(path, "--show-task-events", "--ns", "-F", "tid,cpu,time,event")
+    told = re.findall(r" 0\.0+: +PERF_RECORD_COMM: .*:(\d+)/(\d+)$", text, re.MULTILINE)
+    with open_capture(path) as capture:
+        rows = known_threads(capture).to_pylist()
+    expected = dict.fromkeys((int(tgid), int(tid)) for tgid, tid in told)
+    assert [(row["tgid"], row["pid"]) for row in rows] == list(expected)
+    assert any(row["tgid"] != row["pid"] for row in rows)
 
 
 def test_what_perf_inject_writes(tmp_path: Path) -> None:

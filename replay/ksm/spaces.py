@@ -2,9 +2,9 @@
 
 An event inside a system call is one of its task, but need not be about the task's own address space: a
 pointer is joined only where the kernel can mean no other. ``mmap_lock`` events for reading are about others
-too: a task that reclaims memory looks at what they have used. For writing, the calls of ``_CHANGES`` take the
-lock of the task's own address space only. fork takes the child's too; ksmd, khugepaged and readers of /proc
-files are in none of them.
+too: a task that reclaims memory looks at what they have used. For writing, some calls take the lock of the
+task's own address space only (``event_pairs.own_locks``). fork takes the child's too; ksmd, khugepaged and
+readers of /proc files are in none of them.
 
 Kernel: mm/mmap.c, mm/madvise.c, mm/mprotect.c, mm/mremap.c, mm/mlock.c; kernel/fork.c dup_mmap(); mm/vmscan.c
 walk_mm().
@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from replay.state.alive import AliveIndex
-from replay.state.event_pairs import EXECS, finished_calls
+from replay.state.event_pairs import EXECS, calls_in, finished_calls, own_locks
 from replay.state.families import FORKS
 from replay.state.kernel import MADV_MERGEABLE, PR_SET_MEMORY_MERGE
 from replay.state.names import BIRTHS
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 _OWN: Final = ("madvise", "prctl")
 _SIDES: Final[tuple[Literal["backward", "forward"], ...]] = ("backward", "forward")
-_CHANGES: Final = (
-    *("mmap", "munmap", "mprotect", "pkey_mprotect", "madvise", "mremap", "brk", "mseal"),
-    *("mlock", "mlock2", "munlock", "mlockall", "munlockall"),
-)
-"""Calls that take the lock of their task's address space for writing, and no other's."""
 
 
 def address_spaces(
@@ -95,15 +90,7 @@ def _locked(
     A pointer is used again once its address space is gone: what took the lock last before the merge, or first
     after it, tells only if its address space was there all the time from one to the other.
     """
-    taken = (
-        events["ev_mmap_lock"]
-        .filter("is_write")
-        .select("pid", "seq", pointer="mm")
-        .sort("seq")
-        .join_asof(_calls(events), on="seq", by="pid", check_sortedness=False)
-        .filter(pl.col("call").is_in(_CHANGES))
-    )
-    taken = mm_of(taken, spaces).drop_nulls("mm").join(_lifetimes(lives), on="mm").sort("seq")
+    taken = mm_of(own_locks(events), spaces).drop_nulls("mm").join(_lifetimes(lives), on="mm").sort("seq")
     asked = items.select("born", pointer="mm").with_row_index("row").sort("born")
     columns = taken.select("pointer", "seq", "since", "until", locked="mm")
     before, after = (
@@ -225,7 +212,7 @@ def _enters(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         events["ev_ksm_enter"]
         .select("mm", "pid", "seq")
         .sort("seq")
-        .join_asof(_calls(events), on="seq", by="pid", check_sortedness=False)
+        .join_asof(calls_in(events), on="seq", by="pid", check_sortedness=False)
         .join_asof(born, left_on="seq", right_on="born", by="pid", strategy="forward", check_sortedness=False)
         .join_asof(
             execs, left_on="seq", right_on="exec", by="pid", strategy="forward", check_sortedness=False
@@ -245,19 +232,13 @@ def _enters(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def _calls(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """The call that each task is in, from when on; null: none."""
-    calls = events["ev_syscall"]
-    return calls.select("pid", "seq", call=pl.when(~pl.col("is_exit")).then("name")).sort("seq")
-
-
 def _ends(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Ends of address spaces: ``mm``, ``ended``; ``last_task`` whose own it was, null: not known.
 
     A task drops its own when it executes a program or exits. The event of its exit comes after that on 6.12,
     before it on 7.3: ``left`` is its place then, and another task may have been in it still.
     """
-    calls = _calls(events)
+    calls = calls_in(events)
     tasks = events["ev_task"].sort("seq")
     exits = tasks.filter(pl.col("kind") == "exit").select("pid", exit="seq")
     births = tasks.filter(pl.col("kind").is_in(BIRTHS))

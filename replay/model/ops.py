@@ -45,6 +45,7 @@ from replay.model.kinds import (
     OPERANDS,
     PAGE,
 )
+from replay.model.threads import older_threads
 from replay.model.told import told_maps
 from replay.state import kernel as k
 from replay.state.call_arguments import ARGUMENTS
@@ -87,6 +88,8 @@ def operations(events: Mapping[str, pl.DataFrame], rules: k.Rules) -> tuple[pl.D
     done = with_segments(finished_calls(events["ev_syscall"]).with_columns(pl.col(*ARGUMENTS).fill_null(0)))
     followed = pl.col("name").is_in(list(_CALLS))
     births, doubts = _births(events)
+    if "ev_mmap_lock" in events:
+        births.insert(0, _older(events))
     doubts["calls_cut"] = events["ev_syscall"].filter(followed).height - 2 * done.filter(followed).height
     own, in_exec = faults_apart(events)
     frames = [*births, *_tasks(events["ev_task"]), _faults(own)]
@@ -128,6 +131,12 @@ def _births(events: Mapping[str, pl.DataFrame]) -> tuple[list[pl.DataFrame], dic
     made = pl.when(shares).then(OP_THREAD).otherwise(OP_FORK)
     cause = pl.col("call").fill_null("fork")
     return [_rows(born, made, pl.col("child_pid"), cause=cause)], {"clone_flags": unknown}
+
+
+def _older(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Threads from before the capture, before all that is in it."""
+    rows = older_threads(events).select("pid", "thread", seq=pl.lit(-1, pl.Int64), ts_ns=pl.lit(0, pl.Int64))
+    return _rows(rows, OP_THREAD, pl.col("thread"), cause=pl.lit("thread"))
 
 
 def _tasks(ev_task: pl.DataFrame) -> list[pl.DataFrame]:

@@ -99,8 +99,9 @@ def reconstruct(
     """Rebuild VMAs, anon_vmas and anon_vma_chains from stock events.
 
     Args:
-        events: Tables ``ev_syscall``, ``ev_task`` and ``ev_fault``, and if there are snapshots of maps
-            ``proc_map`` and ``ev_marker``; others are not read.
+        events: Tables ``ev_syscall``, ``ev_task`` and ``ev_fault``; if there are snapshots of maps
+            ``proc_map`` and ``ev_marker``; ``ev_mmap_lock`` and ``proc_thread``, if threads from before the
+            capture are to be known. Others are not read.
         rules: Which kernel's rules.
         compiled: Whether to run as machine code; None: by the number of operations.
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from replay.oracle.model_flags import FlagCalls
 from replay.oracle.model_mremap import MremapCalls, pages_of
+from replay.oracle.model_threads import threads_before
 from replay.oracle.model_told import faults_of_execs, gaps, records, snapshots, tell
 from replay.oracle.model_vma import Areas, Mm, Proposed, Vma
 from replay.state import kernel as k
@@ -82,6 +83,9 @@ class OracleModel(MremapCalls, FlagCalls):
             # A snapshot holds behind the event at its place.
             rows += [(each["seq"], "proc_map", each) for each in told]
         rows += late
+        for pid, thread in threads_before(events) if "ev_mmap_lock" in events else ():
+            self._task_mm[thread] = self._mm_of(pid)
+            self._task_mm[thread].users += 1
         newtasks = (events["ev_task"]["kind"] == "newtask").any()
         self._birth = "newtask" if newtasks else "fork"
         for _, name, row in sorted(rows, key=lambda each: each[0]):

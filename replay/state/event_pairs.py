@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EXECS: Final = ("execve", "execveat")
+CHANGES: Final = (
+    *("mmap", "munmap", "mprotect", "pkey_mprotect", "madvise", "mremap", "brk", "mseal"),
+    *("mlock", "mlock2", "munlock", "mlockall", "munlockall"),
+)
+"""Calls that take the lock of their task's address space for writing, and no other's."""
 
 
 def finished_calls(ev_syscall: pl.DataFrame) -> pl.DataFrame:
@@ -64,6 +69,27 @@ def events_before(pids: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
     follows = pid[order[1:]] == pid[order[:-1]]
     before[order[1:]] = np.where(follows, order[:-1], -1)
     return before
+
+
+def calls_in(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The call that each task is in, from when on: ``pid``, ``seq``, ``call``; null: none. Sorted by seq."""
+    calls = events["ev_syscall"]
+    return calls.select("pid", "seq", call=pl.when(~pl.col("is_exit")).then("name")).sort("seq")
+
+
+def own_locks(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Who took the lock of its own address space, and for which: ``pid``, ``seq``, ``pointer``.
+
+    Those taken for writing inside of calls that take no other's.
+    """
+    return (
+        events["ev_mmap_lock"]
+        .filter("is_write")
+        .select("pid", "seq", pointer="mm")
+        .sort("seq")
+        .join_asof(calls_in(events), on="seq", by="pid", check_sortedness=False)
+        .filter(pl.col("call").is_in(CHANGES))
+    )
 
 
 def with_segments(calls: pl.DataFrame) -> pl.DataFrame:
