@@ -36,6 +36,9 @@ EVENT_TABLES: Final = tuple(name for name in TABLES if name.startswith("ev_"))
 MAX_ERRNO: Final = 4095
 """Of what a system call returns, -1 to -MAX_ERRNO are errors (include/linux/err.h)."""
 
+_OF_THREADS: Final = 0x10100
+"""CLONE_VM and CLONE_THREAD (include/uapi/linux/sched.h)."""
+
 _ULONG_MAX: Final = np.uint64((1 << 64) - 1)
 
 _SYMBOL: Final = re.compile(r"^[^+\s]*")
@@ -96,7 +99,10 @@ def canonical_events(
 
 
 def _one_for_each_role(matches: list[Match], raw: dict[str, pa.Table]) -> list[Match]:
-    """Where two probes are on one function, the one that occurs and tells most: both would count double."""
+    """Where two probes are on one function, the one that occurs and tells most: both would count double.
+
+    A tracepoint comes before perf's record of the same thing.
+    """
     best: dict[tuple[Any, ...], Match] = {}
     for match in matches:
         rival = best.get(match.key)
@@ -105,9 +111,9 @@ def _one_for_each_role(matches: list[Match], raw: dict[str, pa.Table]) -> list[M
     return list(best.values())
 
 
-def _value(match: Match, raw: dict[str, pa.Table]) -> tuple[bool, int, int]:
+def _value(match: Match, raw: dict[str, pa.Table]) -> tuple[bool, bool, int, int]:
     rows = raw[match.name].num_rows
-    return rows > 0, len(match.sources), rows
+    return rows > 0, not match.name.startswith("perf:"), len(match.sources), rows
 
 
 def _convert(capture: Capture, match: Match, raw: pa.RecordBatch) -> Part:
@@ -133,6 +139,9 @@ def _value_of(capture: Capture, raw: pa.RecordBatch, source: From, type_: pa.Dat
         lower = _integers(values, np.uint64) & np.uint64(0xFFFFFFFF)
         upper = _integers(raw[source.upper[0]], np.uint64) << np.uint64(32)
         return numbers(upper | lower)
+    if source.rule == "thread":
+        same = _integers(values, np.uint32) == _integers(raw[source.upper[0]], np.uint32)
+        return pa.array(np.full(len(same), _OF_THREADS, np.uint64), mask=~same)
     if source.rule == "node":
         return numbers(_integers(values, np.uint64) & np.uint64(~3 & (1 << 64) - 1))
     if source.rule == "ulong_max" and values.type.bit_width == 32:

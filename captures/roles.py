@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Rule = Literal["", "pair", "node", "symbol", "plus_one", "line", "frames", "ulong_max"]
+Rule = Literal["", "pair", "node", "symbol", "plus_one", "line", "frames", "ulong_max", "thread"]
 """What happens to the raw value on its way into the column.
 
 ``""``: only its type changes. ``pair``: the second name is the upper half of 32 bits. ``node``: the two low
 bits are cleared. ``symbol``: a text or address becomes the name of a function. ``plus_one``: the kernel
 stores one less. ``line``: a line break at the end goes. ``frames``: addresses up to the first 0 become text.
-``ulong_max``: the largest number of 4 bytes is the largest of 8, too.
+``ulong_max``: the largest number of 4 bytes is the largest of 8, too. ``thread``: where the second name is
+the same process, the flags that every thread is made with (kernel/fork.c: CLONE_THREAD takes CLONE_VM); else
+null.
 """
 
 
@@ -32,7 +34,8 @@ class From:
     Attributes:
         names: Names of the raw field; the first that the event has counts.
         rule: What happens to the value.
-        upper: For ``pair``: names of the field with the upper 32 bits.
+        upper: For ``pair``: names of the field with the upper 32 bits; for ``thread``: with the process
+            of the parent.
     """
 
     names: tuple[str, ...]
@@ -241,7 +244,12 @@ ROLES: Final = (
         constants={"kind": "exec"},
     ),
     Role("ev_task", _same("comm"), tracepoints=("sched:sched_process_exit",), constants={"kind": "exit"}),
-    Role("ev_task", _same("child_pid"), tracepoints=("perf:fork",), constants={"kind": "fork"}),
+    Role(
+        "ev_task",
+        {**_same("child_pid"), "clone_flags": From(("child_tgid",), "thread", ("parent_tgid",))},
+        tracepoints=("perf:fork",),
+        constants={"kind": "fork"},
+    ),
     Role("ev_task", tracepoints=("perf:exec",), constants={"kind": "exec"}),
     Role("ev_task", tracepoints=("perf:exit",), constants={"kind": "exit"}),
     Role(

@@ -78,7 +78,7 @@ def _strategies(facts: Facts) -> Section:
 
 def _agreement(facts: Facts) -> Section | None:
     rows = facts.agreement
-    if not rows:
+    if rows is None:
         return None
     return Section(
         "agreement",

@@ -103,8 +103,8 @@ EV_TASK: Final = event_table(
     uint64(
         "clone_flags",
         "Flags of the clone; CLONE_VM (0x100): the mm is shared, nothing is copied.",
-        "task:task_newtask",
-        null="another kind than newtask",
+        "task:task_newtask; perf's fork record of a thread",
+        null="another kind than newtask, and nothing tells that it is a thread",
         unit="CLONE_* bits",
     ),
     text("comm", "Name of the task that the event is about.", "comm, child_comm", null=NOT_RECORDED),

@@ -9,7 +9,10 @@ import polars as pl
 import pytest
 
 from replay.evidence import rules_of
+from reports.text import render_text
+from schemas import TABLES
 from tests.agreement import load
+from tests.report_tables import sample_tables
 from tests.test_cli import replay
 
 DATA = Path(__file__).parent / "data"
@@ -27,6 +30,13 @@ def test_json_tells_how_well_the_model_agrees(kernel: str, causes: set[str], tmp
     assert found["share"] == found["agreeing"] / found["instants"]
     assert found["instants"] > 150
     assert (found["share"] == 1) is (not causes)
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    """Asked for, but every tree grew from what was mapped before the capture began."""
+    said = "There is nothing to compare"
+    assert said not in render_text(sample_tables())
+    assert said in render_text(sample_tables() | {"agreement": TABLES["agreement"].empty()})
 
 
 @pytest.mark.parametrize(("name", "rules"), [("6.12_s3-mremap_truth", "6.12"), ("7.3_s4-holes_truth", "7.3")])

@@ -111,6 +111,33 @@ def test_threads_that_perf_found(tmp_path: Path) -> None:
     assert any(row["tgid"] != row["pid"] for row in rows)
 
 
+def test_births_of_threads(tmp_path: Path) -> None:
+    """perf's own print of FORK: process and thread of the child, of its parent. Time 0: it was there."""
+    path = for_perf(DATA / "sample_identifier.perf.data.xz", tmp_path)
+    text = run(path, "--show-task-events", "--ns", "-F", "tid,cpu,time,event")
+    told = re.findall(r" [1-9]\d*\.\d+: PERF_RECORD_FORK\((\d+):(\d+)\):\((\d+):\d+\)", text)
+    with open_capture(path) as capture:
+        tasks = canonical_events(capture, ["ev_task"])["ev_task"].to_pylist()
+    births = [(row["child_pid"], row["clone_flags"]) for row in tasks if row["kind"] == "fork"]
+    assert births == [(int(tid), 0x10100 if tgid == above else None) for tgid, tid, above in told]
+    assert births
+
+
+@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
+def test_births_of_processes(kernel: str) -> None:
+    """perf tells another process where task_newtask tells no CLONE_THREAD."""
+    with open_capture(DATA.parent / "calls" / f"{kernel}.perf.data.xz") as capture:
+        tables = capture.decode(["perf:fork", "task:task_newtask"])
+    told = {
+        row["pid_"] for row in tables["task:task_newtask"].to_pylist() if not row["clone_flags"] & 0x10000
+    }
+    apart = {
+        row["child_pid"] for row in tables["perf:fork"].to_pylist() if row["child_tgid"] != row["parent_tgid"]
+    }
+    assert told <= apart
+    assert told
+
+
 def test_what_perf_inject_writes(tmp_path: Path) -> None:
     """The same samples in a file written anew. (Into a pipe perf 6.1 writes what it cannot read itself.)"""
     path = for_perf(DATA / "sample_identifier.perf.data.xz", tmp_path)

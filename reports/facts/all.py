@@ -144,7 +144,7 @@ class Facts:
         anon: Table ``anon_summary``; empty: no walk over an ordinary anonymous page was recorded.
         sharing: Table ``sharing``; empty: nobody asked for a limit.
         other: Table ``other_kernel``; empty: nobody asked for another kernel's rules.
-        agreement: Table ``agreement``; empty: nobody asked, or there was nothing to compare.
+        agreement: Table ``agreement``; None: nobody asked, empty: there was nothing to compare.
     """
 
     capture: Mapping[str, Any]
@@ -170,7 +170,7 @@ class Facts:
     anon: Sequence[Mapping[str, Any]]
     sharing: Sequence[Mapping[str, Any]]
     other: Sequence[Mapping[str, Any]]
-    agreement: Sequence[Mapping[str, Any]]
+    agreement: Sequence[Mapping[str, Any]] | None
 
     @property
     def ran(self) -> str | None:
@@ -246,7 +246,7 @@ def gather(tables: Mapping[str, pa.Table]) -> Facts:
         anon=_rows(tables, "anon_summary"),
         sharing=_rows(tables, "sharing"),
         other=_rows(tables, "other_kernel"),
-        agreement=_rows(tables, "agreement"),
+        agreement=_rows(tables, "agreement") if "agreement" in tables else None,
     )
 
 

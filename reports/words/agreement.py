@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def sentence(rows: Rows) -> str:
-    """The number, and what it counts; rows of table ``agreement``, not none."""
+    """The number, and what it counts; rows of table ``agreement``."""
+    if not rows:
+        return (
+            "There is nothing to compare: the probes saw no change of a tree whose first mapping the capture "
+            "saw made."
+        )
     agreeing, instants = rows[0]["instants"], sum(row["instants"] for row in rows)
     return (
         f"After {agreeing:,} of {instants:,} probed tree changes ({rows[0]['share']:.4f}) the tree rebuilt "
@@ -34,7 +39,7 @@ def table(rows: Rows) -> Grid:
     return grid("causes", "cause,tree changes:n,share:n,meaning", body)
 
 
-def document(rows: Rows) -> dict[str, Any] | None:
+def document(rows: Rows | None) -> dict[str, Any] | None:
     """Value of ``evidence.agreement`` in the JSON document; None: nobody asked, or nothing to compare."""
     if not rows:
         return None
