@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from captures.eventfmt import EventFormat
+    from captures.source import Source
 
 
 @dataclass(frozen=True)
@@ -132,3 +133,31 @@ class Capture(Protocol):
     def __exit__(self, *args: object) -> None:
         """Close."""
         ...
+
+
+class FromSource:
+    """What a capture of any format does with its ``Source``."""
+
+    _source: Source
+
+    @property
+    def path(self) -> str:
+        """The file as it was named."""
+        return self._source.path
+
+    @property
+    def _packing(self) -> str:
+        """How the file is packed, to be said behind its format; empty: it is not."""
+        return f", {self._source.packing}" if self._source.packing else ""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        """Return the capture, which is open."""
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Close."""
+        self.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow as pa
 from captures import losses
 from captures.decode import MAX_IDS, Decoder, joined, type_offset
 from captures.eventfmt import find_formats, parse_formats
-from captures.info import CaptureInfo
+from captures.info import CaptureInfo, FromSource
 from captures.perfdata import constants as c
 from captures.perfdata import quality as perfdata_quality
 from captures.perfdata.container import no_formats, read_perfdata
@@ -68,7 +68,7 @@ class Scan:
     short: int
 
 
-class PerfCapture:
+class PerfCapture(FromSource):
     """A capture of perf record, as a file or from a pipe. See ``captures.info.Capture``.
 
     Records that are no samples are events of the system ``perf`` (``perf:comm``, ``perf:fork``,
@@ -87,11 +87,6 @@ class PerfCapture:
         self._side_formats = side_formats(source.path)
         self._scan: Scan | None = None
         self._broken: dict[str, tuple[int, int]] = {}
-
-    @property
-    def path(self) -> str:
-        """The file as it was named."""
-        return self._source.path
 
     @property
     def command_line(self) -> list[str]:
@@ -119,11 +114,10 @@ class PerfCapture:
         kinds = ["pipe"] if perf.is_pipe else []
         kinds += ["zstd"] if perf.feature(c.FEATURE_COMPRESSED) is not None else []
         inner = f" ({', '.join(kinds)})" if kinds else ""
-        packing = "".join(f", {each}" for each in (self._source.packing,) if each)
         version = perf.string(c.FEATURE_VERSION)
         return CaptureInfo(
             path=self._source.shown_path,
-            format=f"perf.data{inner}{packing}",
+            format=f"perf.data{inner}{self._packing}",
             size_bytes=self._source.size_bytes,
             sha256=self._source.sha256,
             kernel_release=perf.string(c.FEATURE_OSRELEASE),
@@ -207,18 +201,6 @@ class PerfCapture:
     def symbol(self, address: int) -> str | None:
         """None: a perf.data does not say which functions the kernel has."""
         return None
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        """Return the capture, which is open."""
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Close."""
-        self.close()
 
     def _scanned(self) -> Scan:
         if self._scan is None:

@@ -6,13 +6,13 @@ import difflib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from captures.info import CaptureInfo
+from captures.info import CaptureInfo, FromSource
 from captures.losses import file_rows, quality_table
 from captures.spans import Spans
 from captures.text import limits
@@ -49,7 +49,7 @@ class TextEvent:
     body: Body | str
 
 
-class TextCapture:
+class TextCapture(FromSource):
     """A capture as text. See ``captures.info.Capture``.
 
     Text names no system but in perf's: stock events with a role get theirs, probes the system ``probe``, all
@@ -69,21 +69,15 @@ class TextCapture:
         self._dialect = dialect
         self._broken: dict[str, tuple[int, int]] = {}
 
-    @property
-    def path(self) -> str:
-        """The file as it was named."""
-        return self._source.path
-
     @cached_property
     def info(self) -> CaptureInfo:
         """Where the capture comes from and what is in it."""
         index, preamble = self._index, self._preamble
         times = index.ts_ns[self._records]
         cpus = np.unique(index.cpu[self._records])
-        packing = "".join(f", {each}" for each in (self._source.packing,) if each)
         return CaptureInfo(
             path=self._source.shown_path,
-            format=f"{preamble.origin or self._dialect.name}{packing}",
+            format=f"{preamble.origin or self._dialect.name}{self._packing}",
             size_bytes=self._source.size_bytes,
             sha256=self._source.sha256,
             kernel_release=preamble.kernel_release,
@@ -166,18 +160,6 @@ class TextCapture:
     def symbol(self, address: int) -> str | None:
         """None: text does not say where functions are."""
         return None
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        """Return the capture, which is open."""
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Close."""
-        self.close()
 
     @cached_property
     def _index(self) -> Index:

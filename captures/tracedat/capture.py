@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from captures import losses
 from captures.decode import MAX_IDS, Decoder, joined, type_offset
 from captures.eventfmt import find_formats, parse_formats
-from captures.info import CaptureInfo
+from captures.info import CaptureInfo, FromSource
 from captures.spans import Spans
 from captures.tracedat import constants as c
+from captures.tracedat import losses as stream_losses
 from captures.tracedat.clock import TimeConversion
 from captures.tracedat.read import read_container
 from captures.tracedat.stream import PageStream
@@ -48,10 +49,10 @@ class Scan:
     events: int
     first_ts_ns: int | None
     last_ts_ns: int | None
-    streams: tuple[losses.StreamFacts, ...]
+    streams: tuple[stream_losses.StreamFacts, ...]
 
 
-class TraceDatCapture:
+class TraceDatCapture(FromSource):
     """A capture in the format of trace-cmd, version 6 or 7. See ``captures.info.Capture``."""
 
     def __init__(self, source: Source, ts2secs: int | None = None) -> None:
@@ -72,22 +73,16 @@ class TraceDatCapture:
         self._scan: Scan | None = None
         self._broken: dict[str, tuple[int, int]] = {}
 
-    @property
-    def path(self) -> str:
-        """The file as it was named."""
-        return self._source.path
-
     @cached_property
     def info(self) -> CaptureInfo:
         """Where the capture comes from and what is in it."""
         container, scan = self._container, self._scanned()
         uname = (container.option_text(c.UNAME) or "").split()
         version = container.option_text(c.VERSION)
-        packing = "".join(f", {each}" for each in (self._source.packing,) if each)
         inner = f" ({container.compression})" if container.codec else ""
         return CaptureInfo(
             path=self._source.shown_path,
-            format=f"trace.dat v{container.version}{inner}{packing}",
+            format=f"trace.dat v{container.version}{inner}{self._packing}",
             size_bytes=self._source.size_bytes,
             sha256=self._source.sha256,
             kernel_release=uname[2] if len(uname) > 2 else None,
@@ -98,7 +93,7 @@ class TraceDatCapture:
             first_ts_ns=scan.first_ts_ns,
             last_ts_ns=scan.last_ts_ns,
             events=scan.events,
-            events_lost=losses.events_lost(scan.streams, losses.kernel_statistics(container)),
+            events_lost=stream_losses.events_lost(scan.streams, stream_losses.kernel_statistics(container)),
             truncated=bool(container.damage or self._source.damage)
             or any(each.is_truncated for each in scan.streams),
             tool=f"trace-cmd {version.split()[0]}" if version and version.split() else None,
@@ -134,11 +129,11 @@ class TraceDatCapture:
     def quality(self) -> pa.Table:
         """Table ``quality``: lost events, damage and clock problems."""
         scan = self._scanned()
-        statistics = losses.kernel_statistics(self._container)
+        statistics = stream_losses.kernel_statistics(self._container)
         rows = [
             row
             for stream in scan.streams
-            for row in losses.stream_rows(stream, statistics.get((stream.buffer, stream.cpu), 0))
+            for row in stream_losses.stream_rows(stream, statistics.get((stream.buffer, stream.cpu), 0))
         ]
         rows += [*losses.file_rows(self._container.damage), *losses.file_rows(self._source.damage)]
         used = self._used_buffers
@@ -146,7 +141,7 @@ class TraceDatCapture:
             (each.clock for each in used),
             has_tsc_conversion=self._convert.is_tsc,
             ts2secs=self._ts2secs,
-            of_ticks=bool({each.name for each in used} & losses.buffers_of_ticks(self._container)),
+            of_ticks=bool({each.name for each in used} & stream_losses.buffers_of_ticks(self._container)),
         )
         rows += losses.machine_rows(self.info.arch, self._container.machine_page_bytes)
         rows += losses.unknown_rows(scan.counts, self.formats)
@@ -177,18 +172,6 @@ class TraceDatCapture:
             return None
         line = text[start : start + 512].split(b"\n", 1)[0].split()
         return line[2].decode("utf-8", "backslashreplace") if len(line) > 2 else None
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        """Return the capture, which is open."""
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        """Close."""
-        self.close()
 
     @property
     def _used_buffers(self) -> list[Buffer]:
@@ -248,7 +231,7 @@ class TraceDatCapture:
         order = "<" if self._container.order == "little" else ">"
         decoder = Decoder(wanted, order, type_offset(list(wanted), self.path), spans)
         streams = self._streams()
-        facts = [losses.StreamFacts(each.buffer.name, each.place.cpu) for each in streams]
+        facts = [stream_losses.StreamFacts(each.buffer.name, each.place.cpu) for each in streams]
         reader = WindowReader(self._source, self._container.layout, streams, self._convert)
         for window in windows(reader):
             decoder.add_window(window)

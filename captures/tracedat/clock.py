@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from captures.tracedat.container import Container
 
 MAX_NS: Final = (1 << 63) - 1
-NOT_NS: Final = {"counter": "counts events", "uptime": "counts jiffies", "x86-tsc": "counts CPU cycles"}
-"""Clocks whose values are no ns unless the capture tells how to convert them."""
 
 
 @dataclass(frozen=True)
