@@ -1,4 +1,8 @@
-"""Fixtures of the model's tests. In CI nothing may be skipped: a skipped test is a failure there."""
+"""Fixtures of the model's tests; what holds for all tests.
+
+In CI nothing may be skipped: a skipped test is a failure there. No property test fails
+because the machine is busy.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from replay.state.kernel import RULES
 from tests.model_machine import History
@@ -14,6 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 IN_CI = os.environ.get("CI") == "true"
+
+# Of hypothesis's own profiles, which differ in whether the cases are the same ones each time.
+settings.register_profile(
+    "untimed",
+    settings.get_profile("ci" if IN_CI else "default"),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(params=RULES)

@@ -1,6 +1,6 @@
 """Changes captures of every format at random: reading them has to end in a result or in a ReplayError.
 
-    python -m tests.fuzz_captures [--seconds N] [--seed N] [--keep DIR]
+    python -m tests.fuzz_captures [--seconds N] [--cases N] [--seed N] [--keep DIR]
 
 Structure-aware without knowing a format: the readers take every number that is a size, a count, a place or
 an id through ``captures.cursor``, which is watched while a whole file is read; such numbers get the values
@@ -60,6 +60,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--cases", type=int, default=sys.maxsize, help="at most so many; default: any number")
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "replay-crashes")
     arguments = parser.parse_args()
@@ -69,9 +70,8 @@ def main() -> int:
     failed = 0
     while (left := end - time.monotonic()) > 0:
         # A case may end the process that it runs in: what it was, it wrote down before.
-        child = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(seed), str(left), str(arguments.keep)], check=False
-        )
+        numbers = (str(seed), str(left), str(arguments.cases))
+        child = subprocess.run([sys.executable, "-c", _CHILD, *numbers, str(arguments.keep)], check=False)
         if child.returncode == 0:
             break
         failed += 1
@@ -86,8 +86,8 @@ def main() -> int:
 _CHILD = "import sys; from tests.fuzz_captures import fuzz; sys.exit(fuzz(*sys.argv[1:]))"
 
 
-def fuzz(seed: str, seconds: str, keep: str) -> int:
-    """Run cases in this process until one fails or the time is over; 1: one failed."""
+def fuzz(seed: str, seconds: str, cases_at_most: str, keep: str) -> int:
+    """Run cases in this process until one fails, or the time is over, or they are done; 1: one failed."""
     faulthandler.enable()
     chance = random.Random(int(seed))
     cases = list(beginnings())
@@ -95,7 +95,7 @@ def fuzz(seed: str, seconds: str, keep: str) -> int:
     end = time.monotonic() + float(seconds)
     done, outcomes = 0, dict.fromkeys(sorted(test_hostile.OUTCOMES | fuzz_histories.OUTCOMES), 0)
     warm_up(running, chance)
-    while time.monotonic() < end:
+    while done < int(cases_at_most) and time.monotonic() < end:
         case = chance.choice(cases)
         content = case(chance)
         running.write_bytes(content)

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 
 def hog(_: Path) -> None:
-    """Take memory until somebody stops it; 4 GiB at most."""
-    kept = []
-    for _number in range(64):
-        kept.append(bytearray(os.urandom(1 << 20) * 64))
-        time.sleep(0.02)
+    """Take 1.5 GiB, and keep them until somebody stops it."""
+    kept = [bytearray(os.urandom(1 << 20) * 64) for _ in range(24)]
+    time.sleep(600)
+    del kept
 
 
 def out_of_memory(_: Path) -> None:

@@ -11,7 +11,7 @@ from replay.state.alive import AliveIndex, WaveletMatrix
 from replay.state.order import ALWAYS, NEVER
 from replay.state.trees import Trees
 
-SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=150, derandomize=True)
 GROUPS, LAST = 3, 12
 NOW = st.integers(-1, LAST + 3)
 U64 = (1 << 64) - 1

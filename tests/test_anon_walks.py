@@ -60,7 +60,7 @@ def told(numbers: list[int], begin: float, *, anon_pgoff: bool) -> list[tuple[di
     return [(row, truth[seq]) for row, seq in zip(rows, entries, strict=True) if seq in truth]
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(numbers=HISTORIES, anon_pgoff=st.booleans(), begin=st.sampled_from([0.0, 0.3, 0.6]))
 def test_what_is_said_is_what_the_kernel_did(numbers: list[int], anon_pgoff: bool, begin: float) -> None:
     """Also of a capture that begins in the middle: what it cannot know is null."""

@@ -38,7 +38,7 @@ def events(steps: list[tuple[str, int, int]]) -> dict[str, pl.DataFrame]:
     return {name: pl.DataFrame(each, schema=schema[name]) for name, each in rows.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEP, max_size=40))
 def test_any_events_give_what_the_twin_gives(steps: list[tuple[str, int, int]]) -> None:
     tables = events(steps)

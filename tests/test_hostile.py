@@ -171,7 +171,7 @@ def test_flipped_and_cut_real_captures(tmp_path: Path, name: str) -> None:
         assert survives(tmp_path / "t.dat", content[: chance.randrange(len(content))]) in OUTCOMES
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=400), st.sampled_from([b"", b"6\0\0\x08", b"7\0\0\x08\0\x10\0\0zstd\0001.5\0"]))
 def test_any_bytes_behind_the_magic(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, start: bytes

@@ -43,7 +43,7 @@ FIELDS = {
     lives=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 100), st.integers(1, 60)), max_size=5),
     merges=st.lists(st.tuples(POINTERS, st.integers(0, 120)), min_size=1, max_size=5),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_twin_says_the_same(
     history: list[tuple[Any, ...]], lives: list[tuple[int, int, int]], merges: list[tuple[int, int]]
 ) -> None:

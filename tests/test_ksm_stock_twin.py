@@ -37,7 +37,7 @@ def numbered(frame: pl.DataFrame, known: tuple[int, ...]) -> pl.DataFrame:
 
 
 @given(machine=stock_machines(), known=st.sampled_from(((1, 2, CHILD), (1,))))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_is_determined_is_so_and_the_twin_says_the_same(
     machine: StockMachine, known: tuple[int, ...]
 ) -> None:
@@ -86,7 +86,7 @@ def state_of(machine: StockMachine) -> tuple[pl.DataFrame, pl.DataFrame]:
     known=st.sampled_from(((1, 2, CHILD), (1, 2, CHILD), (1,))),
     followed=st.sampled_from(((1, 2, CHILD), (1, 2, CHILD), (1,))),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bounds_hold_and_the_twin_says_the_same(
     machine: StockMachine, known: tuple[int, ...], followed: tuple[int, ...]
 ) -> None:

@@ -47,7 +47,7 @@ QUESTION = st.tuples(
 )
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.lists(LIFE, max_size=12), st.lists(QUESTION, min_size=1, max_size=8))
 def test_bounds_hold_whatever_the_instants(
     lives: list[tuple[int, int, int, list[int], bool]], questions: list[tuple[int, ...]]

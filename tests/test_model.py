@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captures import open_capture
@@ -67,7 +67,7 @@ def check(events: Mapping[str, pl.DataFrame], rules: KernelRules, *, compiled: b
 
 
 @given(events=histories(), rules=st.sampled_from(("6.12", "7.3")))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 def test_any_history_is_what_the_twin_makes_of_it(
     events: dict[str, pl.DataFrame], rules: KernelRules
 ) -> None:
@@ -75,7 +75,7 @@ def test_any_history_is_what_the_twin_makes_of_it(
 
 
 @given(events=histories(), rules=st.sampled_from(("6.12", "7.3")))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 def test_vmas_do_not_overlap_and_trees_hold_what_vmas_are(
     events: dict[str, pl.DataFrame], rules: KernelRules
 ) -> None:

@@ -47,7 +47,7 @@ def slowly(facts: list[tuple[str, int, str | None]], pid: int, seq: int, last: s
     return before[-1][2] if before else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     facts=st.lists(FACT, max_size=12),
     asked=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 12)), max_size=8),

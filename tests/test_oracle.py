@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 STRATEGIES = ("full", "addr", "vm_pgoff", "linear")
 RESULTS = ("avc", "vma", "rmap_item", "loop", "walk", "miss")
 SCHEMAS = {name: pl.DataFrame(table.arrow.empty_table()).schema for name, table in TABLES.items()}
-SETTINGS = settings(deadline=None, derandomize=True)
+SETTINGS = settings(derandomize=True)
 HISTORIES = st.binary(min_size=150, max_size=900)
 CAPTURES = captures_with_truth(Path(__file__).parent / "data" / "truth")
 VARIED = ("6.12_s5-random_truth.dat", "7.3_s12-mapcount_s2-fork.dat", "7.3_s4-holes_truth.dat")

@@ -78,7 +78,7 @@ def agree(lives: pl.DataFrame, vma: pl.DataFrame, events: Events, most: int) -> 
     return fast
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(numbers=HISTORIES, anon_pgoff=st.booleans(), told=st.integers(0, 7), most=st.sampled_from((2, 100)))
 def test_of_trees_that_probes_tell(numbers: bytes, anon_pgoff: bool, told: int, most: int) -> None:
     _, events = history(numbers, anon_pgoff=anon_pgoff, linear=False, unseen=True)
@@ -87,7 +87,7 @@ def test_of_trees_that_probes_tell(numbers: bytes, anon_pgoff: bool, told: int, 
     agree(one_by_one(lives.select(TABLES["avc"].arrow.names)), versions, events, most)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(events=histories(), rules=st.sampled_from(("6.12", "7.3")), told=st.integers(0, 7))
 def test_of_trees_that_the_model_makes(events: Events, rules: KernelRules, told: int) -> None:
     events = with_stacks(events, told)

@@ -88,7 +88,7 @@ def test_flipped_and_cut_real_captures(tmp_path: Path, name: str) -> None:
         assert survives(tmp_path / "t.data", content[: chance.randrange(len(content))]) in OUTCOMES
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.binary(max_size=400),
     st.sampled_from([b"", LITTLE.u(8, 16), LITTLE.u(8, 104, 144, 104, 144, 248, 8)]),
@@ -101,7 +101,7 @@ def test_any_bytes_behind_the_magic(
     assert survives(path, magic + start + content) in OUTCOMES
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(
@@ -251,13 +251,13 @@ def test_a_bomb_takes_no_memory(tmp_path: Path, inner: str) -> None:
     records = [perf.record(81, packed[n : n + 60_000]) for n in range(0, len(packed), 60_000)]
     path = tmp_path / "t.data"
     path.write_bytes(w.PerfData(pair(), records, FORMATS, features=ZSTD).build())
-    before, started = rss(), time.monotonic()
+    before, started = rss(), time.process_time()
     with open_capture(path) as capture:
         assert capture.info.events == 0
         kinds = [row["kind"] for row in capture.quality().to_pylist()]
     assert kinds == ["corrupt"]
     assert rss() - before < 300_000  # KiB
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
 
 
 def test_many_records_with_content_behind_them_take_linear_time(tmp_path: Path) -> None:
@@ -265,10 +265,10 @@ def test_many_records_with_content_behind_them_take_linear_time(tmp_path: Path) 
     aux = perf.record(71, LITTLE.u(8, 0)) * 400_000
     path = tmp_path / "t.data"
     path.write_bytes(w.PerfData(pair(), [aux], FORMATS).build())
-    started = time.monotonic()
+    started = time.process_time()
     with open_capture(path) as capture:
         assert capture.info.events == 0
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_many_events_with_one_list_of_ids(tmp_path: Path) -> None:

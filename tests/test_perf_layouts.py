@@ -256,7 +256,7 @@ def test_births_deaths_and_names(tmp_path: Path) -> None:
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(0, 511),
     st.integers(0, 31),

@@ -36,7 +36,7 @@ def blocks(draw: st.DrawFn, order: str) -> bytes:
 
 
 @pytest.mark.parametrize("order", ["little", "big"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), strip=st.sampled_from([1, 2, 5, 16, 1 << 11]), search=st.sampled_from([1, 3, 1 << 7]))
 def test_the_records_are_those_that_follow_each_other(order: str, data: Any, strip: int, search: int) -> None:
     block = memoryview(data.draw(blocks(order)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs_version
 from report_tables import ANON_VMA, BASE, END_NS, OTHER, PAGES, SPLIT_NS, START_NS, sample_tables, table
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from reports.figures.figure import Figure
 
-UNTIMED = settings(deadline=None)
 NAMES = ("why", "space", "iterations", "holds", "times", "population", "victims")
 ASSETS = Path(__file__).parent.parent / "reports" / "assets"
 
@@ -74,7 +73,6 @@ def test_loops_of_the_sample_are_two_sharp_bins() -> None:
     assert [(one.least, one.most, one.count) for one in found["linear"].bins] == [(1, 1, 64)]
 
 
-@UNTIMED
 @given(st.lists(st.integers(0, 10**12) | st.none(), max_size=60))
 def test_every_loop_is_in_the_bin_of_its_iterations(iterations: list[int | None]) -> None:
     known = sorted(count for count in iterations if count is not None)
@@ -106,7 +104,6 @@ def test_population_of_the_sample() -> None:
     assert set(split.alive[at_split + 1 :]) == {2000}
 
 
-@UNTIMED
 @given(st.data())
 def test_population_equals_a_slow_count(data: st.DataObject) -> None:
     span = data.draw(st.integers(0, 3000), "span")

@@ -321,7 +321,7 @@ def pages(draw: st.DrawFn) -> tuple[Kernel, list[bytes], list[tuple[int, int]]]:
     return k, out, expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pages())
 def test_any_pages(tmp_path_factory: pytest.TempPathFactory, drawn: tuple[Any, Any, Any]) -> None:
     kernel, content, expected = drawn

@@ -62,7 +62,7 @@ def parts_of(numbers: bytes, *, linear: bool, away: int) -> int:
     return len(found) - len(own)
 
 
-@settings(deadline=None, derandomize=True, max_examples=30, phases=[Phase.generate])
+@settings(derandomize=True, max_examples=30, phases=[Phase.generate])
 @given(numbers=HISTORIES, linear=st.booleans(), away=st.integers(0, 2))
 def test_the_parts_are_those_of_the_twin(numbers: bytes, linear: bool, away: int) -> None:
     parts_of(numbers, linear=linear, away=away)

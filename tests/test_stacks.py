@@ -132,7 +132,7 @@ def test_call_sites_show_their_stacks(name: str, tmp_path: Path) -> None:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     chains=st.lists(
         st.lists(st.sampled_from((KERNEL, USER, GUEST, 1, 2, 1 << 63, 0)), max_size=9), min_size=1, max_size=9

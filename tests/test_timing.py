@@ -21,7 +21,7 @@ UNTIMED = ("held_up_ns", "predicted_ns", "predicted_low_ns", "predicted_high_ns"
 COLUMNS = ["loops", "iterations_total", "rmap_one_calls"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     cost=st.tuples(*(st.integers(0, 10_000) for _ in range(4))).filter(lambda cost: cost[2] > 10),
     seed=st.integers(0, 1000),
@@ -109,7 +109,7 @@ def test_why_nothing_is_predicted_is_said() -> None:
     assert predict_walks(walk, None).equals(walk)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     per_iteration=st.integers(100, 5000),
     spread=st.floats(0.01, 0.2),

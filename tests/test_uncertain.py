@@ -196,7 +196,7 @@ def histories(
 
 
 @given(histories())
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(derandomize=True, max_examples=300)
 def test_the_columns_settle_as_the_oracle_does(
     history: tuple[list[oracle_losses.Life], list[tuple[int, int]], list[tuple[int, int]]],
 ) -> None:

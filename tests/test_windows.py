@@ -35,7 +35,7 @@ def merged(events: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     return order
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.integers(0, 5), st.lists(_PAGE, max_size=12), min_size=1),
     st.sampled_from([1, 5 * 4096, 40 * 4096]),
