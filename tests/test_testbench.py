@@ -208,7 +208,7 @@ def test_a_scenario_without_equal_pages_is_refused() -> None:
 def test_sigterm_ends_it_in_order() -> None:
     code = (
         "import sys, time\n"
-        "from replay.testbench import _end_in_order\n"
+        "from replay.testbench.run import _end_in_order\n"
         "_end_in_order()\n"
         "try:\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "finally:\n    print('set back', flush=True)\n"
