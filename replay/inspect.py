@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from captures.info import Capture
 
 
-def inspect(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
+def inspect(path: str | os.PathLike[str], ts2secs: int | None = None) -> dict[str, pa.Table]:
     """Look at a capture without replaying it.
 
     Args:
         path: The capture; it need not hold what ``analyze`` needs.
+        ts2secs: Ticks a second of its clock, as ``AnalyzeOptions`` has it.
 
     Returns:
         Tables ``capture``, ``quality``, ``event``, ``answer`` and ``recording``; each as ``schemas.TABLES``
@@ -34,8 +35,9 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
 
     Raises:
         CaptureError: The capture cannot be read.
+        UsageError: ``ts2secs`` for a file that is no trace.dat.
     """
-    with open_capture(path) as capture:
+    with open_capture(path, ts2secs) as capture:
         spans = capture.event_spans()
         holdings = Holdings.of(capture)
         given = answers(holdings)

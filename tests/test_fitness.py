@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from replay.cli.main import app
 from replay.inspect import inspect
 from replay.options import AnalyzeOptions
 from replay.pipeline import analyze
@@ -50,6 +53,21 @@ def test_cycles_a_second_give_durations() -> None:
     assert any("--ts2secs" in effect for effect in tables["quality"]["effect"].to_pylist())
     with pytest.raises(UsageError, match="ticks of a"):
         analyze(DATA.parent / "text" / "triple.report.txt.xz", AnalyzeOptions(ts2secs=10**9))
+
+
+def test_inspect_takes_cycles_a_second_too() -> None:
+    path, hz = DATA / "x86_tsc.dat", 2_600_000_000
+    done = CliRunner().invoke(app, ["inspect", str(path), "--ts2secs", str(hz), "--format", "json"])
+    seen = json.loads(done.stdout)
+    replayed = analyze(path, AnalyzeOptions(ts2secs=hz)).tables["capture"].to_pylist()[0]
+    assert [seen["capture"][name] for name in ("first_ts_ns", "last_ts_ns")] == [
+        replayed["first_ts_ns"],
+        replayed["last_ts_ns"],
+    ]
+    for event in seen["events"]:
+        expected = event["records"] * 1e9 / (replayed["last_ts_ns"] - replayed["first_ts_ns"])
+        assert event["per_second"] == pytest.approx(expected)
+    assert {row["question"]: row["answer"] for row in seen["answers"]}["time"] != "not"
 
 
 def test_inspect_answers_nothing_about_time_with_cycles() -> None:

@@ -46,6 +46,19 @@ app = typer.Typer(
 )
 
 
+Ticks = Annotated[
+    int | None,
+    typer.Option(
+        "--ts2secs",
+        metavar="HZ",
+        min=1000,
+        max=10**10,
+        help="Ticks a second of a trace.dat whose clock counts cycles (x86-tsc).",
+    ),
+]
+"""An option of what opens a capture."""
+
+
 class Format(StrEnum):
     """How a result is printed on stdout."""
 
@@ -119,16 +132,7 @@ def analyze(
             "--max-page-sharing", metavar="N", min=2, help="Say what this limit of KSM would change."
         ),
     ] = None,
-    ts2secs: Annotated[
-        int | None,
-        typer.Option(
-            "--ts2secs",
-            metavar="HZ",
-            min=1000,
-            max=10**10,
-            help="Ticks a second of a trace.dat whose clock counts cycles (x86-tsc).",
-        ),
-    ] = None,
+    ts2secs: Ticks = None,
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
     redact: Annotated[
         str | None,
@@ -316,6 +320,7 @@ def inspect(
     capture: Annotated[
         Path, typer.Argument(metavar="CAPTURE", help="trace.dat or perf.data file, or text of a trace.")
     ],
+    ts2secs: Ticks = None,
     format_: Annotated[Format, typer.Option("--format", help="What to print on stdout.")] = Format.text,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -329,7 +334,7 @@ def inspect(
     from replay.inspect import inspect as look_at
 
     reading(debug=debug)
-    emit(_render_inspection(look_at(capture), format_))
+    emit(_render_inspection(look_at(capture, ts2secs), format_))
 
 
 app.command(epilog=EXIT_CODES, context_settings={"allow_interspersed_args": False})(cli_record.record)
