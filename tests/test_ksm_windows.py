@@ -87,12 +87,14 @@ def test_bounds_hold_whatever_the_instants(
         orient="row",
     )
     least, most = doubt.bounds(asked)
+    touched = doubt.touched(asked)
     for number, (tree, at, span, first, more) in enumerate(questions):
         own = [
             row
             for row in rows
             if row["anon_vma"] == tree and row["first_pgoff"] <= first + more and row["last_pgoff"] >= first
         ]
+        assert touched[number] or least[number] == most[number]
         for instant in range(at, at + span + 1):
             surely = sum(row["born"] <= instant <= row["died_since"] for row in own)
             possibly = sum(row["born_since"] < instant < row["died"] for row in own)

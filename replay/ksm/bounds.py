@@ -42,8 +42,9 @@ def bounded(state: Exact, doubt: Doubt) -> Exact:
 
 
 def _loops(loop: pl.DataFrame, walks: pl.DataFrame, doubt: Doubt) -> pl.DataFrame:
-    """``loop`` with ``sure``, ``iterations_least`` and ``iterations_most``; null: not known in any case.
+    """``loop`` with ``sure``, ``iterations_least`` and ``iterations_most``.
 
+    Null: the count is not known in any case, or nothing was under way, and it is sure.
     A loop in which the walk changed a page table entry ran at that instant; any other at some instant of the
     walk.
     """
@@ -58,12 +59,13 @@ def _loops(loop: pl.DataFrame, walks: pl.DataFrame, doubt: Doubt) -> pl.DataFram
         )
         .with_row_index("row")
     )
-    known = asked.filter(pl.col("iterations").is_not_null())
-    least, most = doubt.bounds(
-        known.select(
-            "anon_vma", "first_pgoff", "last_pgoff", after="begin", until=pl.max_horizontal("begin", "end")
-        )
+    known = asked.filter(pl.col("iterations").is_not_null()).select(
+        *("row", "anon_vma", "first_pgoff", "last_pgoff", "ended_early"),
+        after="begin",
+        until=pl.max_horizontal("begin", "end"),
     )
+    known = known.filter(doubt.touched(known))
+    least, most = doubt.bounds(known)
     told = known.select(
         "row",
         sure=pl.Series(least == most),

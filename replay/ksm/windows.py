@@ -22,7 +22,7 @@ from replay.state.lifetimes import AFTER
 from replay.state.trees import Trees
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -116,10 +116,33 @@ class Doubt:
     """
 
     def __init__(self, lives: pl.DataFrame) -> None:
-        untimed = lives.with_columns(born_ts_ns=pl.lit(None, pl.Int64), died_ts_ns=pl.lit(None, pl.Int64))
-        there = pl.col("born") < pl.col("died")
-        self.surely = Trees(untimed.with_columns(died=pl.col("died_since") + 1).filter(there))
-        self.possibly = Trees(untimed.with_columns(born=pl.col("born_since") + 1).filter(there))
+        self._lives = lives
+
+    def touched(self, asked: pl.DataFrame) -> pl.Series:
+        """Whether a window of the tree meets ``[after, until]``; else both bounds are the count.
+
+        Args:
+            asked: ``anon_vma``, ``after``, ``until``.
+        """
+        trees = self._lives.select(pl.col("anon_vma").unique()).with_row_index("tree")
+        ends = pl.concat(self._lives[name] for name in ("born", "born_since", "died", "died_since"))
+        latest = ends.filter(ends < AFTER // 2).max()
+        # What never ends has the last place; no question reaches it.
+        span = (latest if isinstance(latest, int) else 0) + 4
+        place = pl.col("tree").cast(pl.Int64) * span
+        own = self._lives.join(trees, on="anon_vma")
+
+        def edges(edge: Callable[..., pl.Expr]) -> Int:
+            each = (edge(end, pl.col(f"{end}_since") + 1).clip(0, span - 1) for end in ("born", "died"))
+            return np.sort(pl.concat(own.select(place=place + at) for at in each)["place"].to_numpy())
+
+        rows = asked.join(trees, on="anon_vma", how="left", maintain_order="left").select(
+            (place + pl.col(name).clip(0, span - 2)).fill_null(-1).alias(name) for name in ("after", "until")
+        )
+        begun = np.searchsorted(edges(pl.min_horizontal), rows["until"].to_numpy(), side="right")
+        return pl.Series(
+            "touched", begun > np.searchsorted(edges(pl.max_horizontal), rows["after"].to_numpy())
+        )
 
     def bounds(self, asked: pl.DataFrame) -> tuple[Int, Int]:
         """Least and most intervals on a tree that overlap a range, at any instant of ``[after, until]``.
@@ -130,8 +153,15 @@ class Doubt:
         """
         key = ["anon_vma", "after", "until", "first_pgoff", "last_pgoff"]
         distinct = asked.select(key).unique(maintain_order=True).with_row_index("question")
-        least = self._count(self.surely, distinct, -1)
-        most = self._count(self.possibly, distinct, 1)
+        lives = self._lives.join(
+            distinct.select("anon_vma"), on="anon_vma", how="semi", maintain_order="left"
+        )
+        lives = lives.with_columns(born_ts_ns=pl.lit(None, pl.Int64), died_ts_ns=pl.lit(None, pl.Int64))
+        there = pl.col("born") < pl.col("died")
+        surely = lives.with_columns(died=pl.col("died_since") + 1).filter(there)
+        possibly = lives.with_columns(born=pl.col("born_since") + 1).filter(there)
+        least = self._count(Trees(surely), distinct, -1)
+        most = self._count(Trees(possibly), distinct, 1)
         number = asked.join(distinct, on=key, how="left", maintain_order="left")["question"].to_numpy()
         return np.maximum(least, 0)[number], most[number]
 
