@@ -79,6 +79,9 @@ def quality(path: Path) -> list[dict[str, Any]]:
         ("  my prog 7   472 [001]   133.393486820:     exceptions:", "my prog 7", 472, 1, 133_393_486_820),
         ("    :485   485 [001]   133.393486820:     exceptions:", None, 485, 1, 133_393_486_820),
         ("             472 [001]   133.393486820:     exceptions:", None, 472, 1, 133_393_486_820),
+        # perf script -F tid,cpu,time,event,trace (and pid): five digits fill the column
+        ("27502 [001]   133.393486820:     exceptions:", None, 27502, 1, 133_393_486_820),
+        ("27501/27502 [001]   133.393486820:     exceptions:", None, 27502, 1, 133_393_486_820),
     ],
 )
 def test_heads(head: str, task: str | None, pid: int, cpu: int, ts_ns: int, tmp_path: Path) -> None:

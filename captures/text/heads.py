@@ -7,8 +7,8 @@ r"""What stands before the event's own fields on a line of trace text, and what 
     trace-cmd report -R            TASK-PID   [CPU]-0xFLAGS SECONDS.FRACTION: event:    name=value ...
     perf script                    COMM PID/TID [CPU] SECONDS.FRACTION: PERIOD system:event: fields
 
-INSTANCE, (TGID), FLAGS, (+DIFF), PID/ and PERIOD may be missing. TASK may hold spaces, dashes and colons, so
-the head ends at the first place where everything up to the event's name fits. Sources:
+INSTANCE, (TGID), FLAGS, (+DIFF), COMM, PID/ and PERIOD may be missing. TASK may hold spaces, dashes and
+colons, so the head ends at the first place where everything up to the event's name fits. Sources:
 ``trace_print_context()`` in kernel/trace/trace_output.c, ``tep_print_event()`` of libtraceevent,
 ``perf_sample__fprintf_start()`` in tools/perf/builtin-script.c.
 
@@ -66,7 +66,7 @@ FTRACE: Final = Dialect(
 PERF: Final = Dialect(
     name="perf script text",
     head=(
-        r"^( *(.*?) +(?:-?[0-9]+/)?(-?[0-9]+) +\[([0-9]+)\] +"
+        r"^( *(?:(.*?) +)??(?:-?[0-9]+/)?(-?[0-9]+) +\[([0-9]+)\] +"
         r"([0-9]+)\.([0-9]+): +(?:[0-9]+ +)?"
         r"([A-Za-z_][A-Za-z0-9_-]*:[A-Za-z_][A-Za-z0-9_.]*:))"
     ),
