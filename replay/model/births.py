@@ -37,17 +37,15 @@ def births(events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """
     ev_task = events["ev_task"]
     kind = "newtask" if (ev_task["kind"] == "newtask").any() else "fork"
+    made = ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null())
     calls = (
         events["ev_syscall"]
+        .filter(pl.col("pid").is_in(made["pid"].unique().implode()))
         .with_columns(pending=~pl.col("is_exit") & ~pl.col("name").is_in(("exit", "exit_group")))
         .select("pid", "seq", "arg0", call=pl.when("pending").then("name"))
         .sort("seq")
     )
-    born = (
-        ev_task.filter((pl.col("kind") == kind) & pl.col("child_pid").is_not_null())
-        .sort("seq")
-        .join_asof(calls, on="seq", by="pid", check_sortedness=False)
-    )
+    born = made.sort("seq").join_asof(calls, on="seq", by="pid", check_sortedness=False)
     told = (
         pl.when(pl.col("call") == "fork")
         .then(0)

@@ -147,15 +147,18 @@ def faults_apart(events: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, pl.D
     calls = events["ev_syscall"].select(
         "pid", "seq", "ts_ns", is_exec=False, starts=pl.col("name").is_in(EXECS) & ~pl.col("is_exit")
     )
-    steps = pl.concat([calls, made.with_columns(starts=pl.lit(False))]).sort("seq")
-    before = (
-        events["ev_fault"]
-        .sort("seq")
+    # Only tasks that call execve() have faults inside of it: few, where there are many calls.
+    calling = pl.col("pid").is_in(calls.filter("starts")["pid"].unique().implode())
+    steps = pl.concat([calls, made.with_columns(starts=pl.lit(False))]).filter(calling).sort("seq")
+    faults = events["ev_fault"].sort("seq")
+    inside = (
+        faults.filter(calling)
         .join_asof(steps.select("pid", "seq", "starts"), on="seq", by="pid", check_sortedness=False)
+        .filter("starts")
+        .drop("starts")
     )
-    inside = pl.col("starts").fill_null(False)
     ended = (
-        before.filter(inside & (pl.col("error_code") & k.PF_WRITE != 0))
+        inside.filter(pl.col("error_code") & k.PF_WRITE != 0)
         .join_asof(
             steps.select("pid", "is_exec", end="seq", end_ts_ns="ts_ns"),
             left_on="seq",
@@ -168,5 +171,5 @@ def faults_apart(events: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, pl.D
         .filter("is_exec")
         .with_columns(seq="end", ts_ns="end_ts_ns")
     )
-    own = before.filter(~inside).drop("starts")
+    own = faults.filter(~pl.col("seq").is_in(inside["seq"].implode()))
     return own, ended.select(own.columns)
