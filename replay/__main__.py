@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replay.cli.main import main
+from replay.cli import main
 
 if __name__ == "__main__":
     main()

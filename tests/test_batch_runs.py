@@ -34,7 +34,7 @@ MORE = ("s12-mapcount_s4-holes", "s12-mapcount_s3-mremap")
 MISCHIEVOUS = """
 from replay.batch import process as batch_process
 batch_process.START = batch_process.START.replace("; from", "; import tests.mischief; from", 1)
-from replay.cli.main import main
+from replay.cli.commands import main
 main()
 """
 """A program as ``replay`` that does not come to the end of ``sleep.dat`` (tests/mischief.py)."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from replay import __version__
-from replay.cli import main as cli
+from replay.cli import commands as cli
 from schemas import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,7 +220,7 @@ def cut(file):
     os.truncate(file.name, 4096)
     return data
 source._mapped = cut
-from replay.cli.main import main
+from replay.cli.commands import main
 main()
 """
 

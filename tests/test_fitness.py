@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from replay.cli.main import app
+from replay.cli.commands import app
 from replay.inspect import inspect
 from replay.options import AnalyzeOptions
 from replay.pipeline import analyze
