@@ -221,3 +221,15 @@ def test_a_page_of_its_own_in_the_frame_of_a_node_that_is_gone() -> None:
     other = [_merge(30, 8, 0x500, makes=True), _merge(31, 2, 0x500)]
     ptes = [*moved(100, [3, 4], frame=0x500, to=0x501), *moved(1000, [9], kind=EXCLUSIVE)]
     assert addresses([*PAIR, *other], ptes) == ({8: 3, 2: 4}, 1)
+
+
+def test_the_next_page_in_a_frame_is_not_the_one_that_left_it() -> None:
+    """The entry of a KSM page is unmapped before it is restored; a page of its own gets frame and address."""
+    entries = [migration_entry(FRAME, kind) for kind in (READ, EXCLUSIVE)]
+    rows = [pte_row(100 + 4 * n, 9, entry, is_set=True) for n, entry in enumerate(entries)]
+    rows.append(pte_row(200, 9, MOVED << 12 | 0x25, is_set=False))
+    moves = migrations(_table("ev_migration_pte", rows))
+    assert moves.select("type", "first", "hits", "restored").rows() == [
+        (READ, 100, 1, None),
+        (EXCLUSIVE, 104, 1, None),
+    ]

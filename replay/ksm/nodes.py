@@ -23,7 +23,11 @@ def stable_node() -> pl.Expr:
 
 
 def _entries(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
-    """Rows with ``pfn``, ``type`` and ``group``: entries of one folio, one after another of one task."""
+    """Rows with ``pfn``, ``type`` and ``group``: entries of one folio, one after another of one task.
+
+    The swap entries that a walk sets for a KSM page are of one type; another type in the same frame is of the
+    next folio there. In entries that are restored, the bits of the type are NX and the protection key.
+    """
     inverted = pl.col("pte") ^ pl.lit((1 << 64) - 1, pl.UInt64)
     entry = inverted * 32 // (1 << 14) % (1 << _FRAME_BITS)
     # __pte_needs_invert(): what is not present, as PROT_NONE, has its frame inverted.
@@ -32,9 +36,10 @@ def _entries(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     rows = (
         ev_migration_pte.drop_nulls("pte")
         .sort("pid", "seq")
-        .with_columns(pfn=frame.cast(pl.UInt64), type=pl.col("pte") // (1 << 59))
+        .with_columns(pfn=frame.cast(pl.UInt64), type=pl.col("is_set") * (pl.col("pte") // (1 << 59)))
     )
-    apart = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in ("pid", "is_set", "pfn"))
+    same = ("pid", "is_set", "pfn", "type")
+    apart = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in same)
     return rows.with_columns(group=apart.fill_null(True).cum_sum())
 
 

@@ -69,8 +69,9 @@ def moves_of(rows: list[Event]) -> tuple[list[Move], list[Move]]:
             continue
         frame = _frame(row)
         is_set, last = open_groups.get(row["pid"], (None, None))
-        if last is None or (is_set, last.pfn) != (row["is_set"], frame):
-            last = Move(row["pid"], frame, int(row["pte"]) >> _TYPE_SHIFT)
+        kind = int(row["pte"]) >> _TYPE_SHIFT if row["is_set"] else 0
+        if last is None or (is_set, last.pfn, last.kind) != (row["is_set"], frame, kind):
+            last = Move(row["pid"], frame, kind)
             open_groups[row["pid"]] = (row["is_set"], last)
             (sets if row["is_set"] else restores).append(last)
         last.places.append(row["seq"])
