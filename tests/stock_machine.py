@@ -18,7 +18,7 @@ READ, EXCLUSIVE = 25, 26
 Page = tuple[int, int]
 """Address space and page number; the same pages are in each."""
 PAGES = range(1, 6)
-CHILD, PARENT = 3, 1
+CHILD, PARENT, OTHER = 3, 1, 2
 STRATEGIES = ("full", "addr", "vm_pgoff", "linear")
 
 
@@ -101,7 +101,12 @@ class StockMachine:
         self.items: dict[tuple[int, int], Item] = {}
         self.walks: dict[tuple[int, str], list[tuple[int, int, int, int]]] = {}
         self.forks: list[tuple[int, int, int]] = []
-        names = ("ev_merge", "ev_ksm_removed", "ev_migration_pte", "ev_scan", "ev_syscall", "ev_fault")
+        self.gone: set[int] = set()
+        self.passing: set[int] = set()
+        names = (
+            *("ev_merge", "ev_ksm_removed", "ev_migration_pte", "ev_scan"),
+            *("ev_exit_mmap", "ev_syscall", "ev_fault"),
+        )
         self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         self.vmas = [
             Vma(mm, first, end, flags, (-2, -1))
@@ -129,9 +134,18 @@ class StockMachine:
     def scan(self, page: Page) -> None:
         """ksmd comes to a page; where it has passed it, in another pass."""
         if self.scanned.get(page[0], 0) >= page[1] or not self.scanned:
-            self.event("ev_scan", KSMD, is_stop=False)
+            self.passes()
             self.scanned = {}
         self.scanned[page[0]] = page[1]
+
+    def passes(self) -> None:
+        """A pass is over, and another begins: nothing is left of what was gone when the former began."""
+        if self.rows["ev_scan"]:
+            self.event("ev_scan", KSMD, is_stop=True)
+            for node in self.nodes:
+                node.hlist = [item for item in node.hlist if item.page[0] not in self.passing]
+        self.event("ev_scan", KSMD, is_stop=False)
+        self.passing = set(self.gone)
 
     def merge_event(self, page: Page, node: Node, *, makes: bool = False, err: int = 0) -> int:
         pointer = 16 * page[0] + page[1]
@@ -229,6 +243,19 @@ class StockMachine:
                 self.own[CHILD, page] = self.free.pop()
         for vma in [vma for vma in self.now if vma.mm == PARENT]:
             self.begins(Vma(CHILD, vma.first, vma.end, vma.flags, (self.seq - 1, self.seq)))
+
+    def exits(self) -> None:
+        """exit_mmap(): the rmap_items stay until ksmd comes by."""
+        if self.gone or self.rarely(2):
+            return
+        self.gone.add(OTHER)
+        place = self.event("ev_exit_mmap", 20 + OTHER, mm=OTHER)
+        for page in PAGES:
+            if self.mapped.pop((OTHER, page), None) is None:
+                self.free.append(self.own.pop((OTHER, page)))
+        for vma in [vma for vma in self.now if vma.mm == OTHER]:
+            vma.died = (place - 1, place)
+            self.now.remove(vma)
 
     def begins(self, vma: Vma) -> None:
         self.vmas.append(vma)
@@ -361,7 +388,7 @@ def stock_machines(draw: st.DrawFn) -> StockMachine:
     machine = StockMachine(draw)
     steps = (
         *(machine.make, machine.join, machine.join, machine.migrate, machine.migrate, machine.migrate),
-        *(machine.copy, machine.drop, machine.end, machine.cut, machine.fork),
+        *(machine.copy, machine.drop, machine.end, machine.cut, machine.fork, machine.exits),
     )
     for step in (0, 1, 0, 3, *draw(st.lists(st.integers(0, len(steps) - 1), min_size=12, max_size=30))):
         steps[step]()

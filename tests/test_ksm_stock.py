@@ -156,11 +156,7 @@ def addresses(
 ) -> tuple[dict[int, int], int]:
     """Pages of the rmap_items that are determined, and the number of migrations that are."""
     table = _table("ev_migration_pte", ptes)
-    events = {
-        "ev_merge": _table("ev_merge", merges),
-        "ev_ksm_removed": empty_events()["ev_ksm_removed"],
-        "ev_migration_pte": table,
-    }
+    events = empty_events() | {"ev_merge": _table("ev_merge", merges), "ev_migration_pte": table}
     items, moves = nodes(events, migrations(table))
     items = items.with_columns(number=pl.col("mm") - MM + 1)
     relatives = [(2, 50, 1)] if forked else []
@@ -170,6 +166,40 @@ def addresses(
     known, walked = determined(items, moves, table, forks)
     pages = {row["rmap_item"]: row["address"] >> 12 for row in known.to_dicts()}
     return pages, len(walked)
+
+
+@pytest.mark.parametrize(
+    ("scans", "died"),
+    [
+        ([], None),
+        ([(55, True)], None),
+        ([(45, False), (55, True)], None),
+        ([(45, False), (55, True), (56, False)], None),
+        ([(55, False), (60, True), (61, False), (70, True)], 60),
+    ],
+    ids=["no pass", "an end", "one that was under way", "one that begins", "a whole one"],
+)
+def test_a_whole_pass_takes_away_what_a_process_left(scans: list[tuple[int, bool]], died: int | None) -> None:
+    """Address space MM ends at 50; that of the second page goes on. One like MM begins later."""
+    common = {"cpu": 0, "pid": 30}
+    events = empty_events() | {
+        "ev_merge": _table(
+            "ev_merge",
+            [
+                _merge(10, 1, 7, makes=True),
+                _merge(11, 2, 7, mm=MM + 1),
+                _merge(80, 3, 8, makes=True),
+                _merge(81, 4, 8),
+            ],
+        ),
+        "ev_exit_mmap": _table("ev_exit_mmap", [{"seq": 50, "ts_ns": 50, "mm": MM, **common}]),
+        "ev_scan": _table(
+            "ev_scan", [{"seq": at, "ts_ns": at, "is_stop": stop, **common} for at, stop in scans]
+        ),
+    }
+    items, _ = nodes(events, migrations(events["ev_migration_pte"]))
+    ends = {row["rmap_item"]: row["died_ts_ns"] for row in items.to_dicts()}
+    assert ends == {1: died, 2: None, 3: None, 4: None}
 
 
 def moved(

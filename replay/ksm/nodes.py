@@ -110,14 +110,15 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
     """The rmap_items merged into nodes whose beginning the capture saw, and the node of each migration.
 
     Args:
-        events: Tables ``ev_merge``, ``ev_ksm_removed`` and ``ev_migration_pte``.
+        events: Tables ``ev_merge``, ``ev_ksm_removed``, ``ev_migration_pte``, ``ev_exit_mmap``, ``ev_scan``.
         moves: ``migrations``.
 
     Returns:
         Items: ``item`` (number), ``rmap_item``, ``mm`` (pointer), ``node``, ``kpfn``, ``born`` (order in the
         hlist), ``merged`` (place of its own event), ``scanned`` (ksmd was at its page then; else it had
-        passed it before), ``ts_ns``, ``died`` (merged elsewhere, or the node was freed), ``died_ts_ns``,
-        ``pid``. And ``moves`` with ``node``; null: not known as a KSM folio.
+        passed it before), ``ts_ns``, ``died`` (merged elsewhere, the node was freed, or ksmd has passed what
+        is left of its address space), ``died_ts_ns``, ``pid``. And ``moves`` with ``node``; null: not known
+        as a KSM folio.
     """
     tried = events["ev_merge"].sort("seq").with_columns(makes=pl.col("ksm_page").fill_null(0) == 0)
     follows = [
@@ -201,12 +202,11 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
         for name in ("seq", "ts_ns")
     ]
     items = (
-        merges.with_columns(again)
-        .filter(pl.col("node") >= 0)
+        _passed(merges.with_columns(again).filter(pl.col("node") >= 0), events)
         .join(ends, on="node", how="left")
         .with_columns(
-            died=pl.min_horizontal("again_seq", "freed").fill_null(NEVER),
-            died_ts_ns=pl.min_horizontal("again_ts_ns", "freed_ts"),
+            died=pl.min_horizontal("again_seq", "freed", "passed").fill_null(NEVER),
+            died_ts_ns=pl.min_horizontal("again_ts_ns", "freed_ts", "passed_ts"),
             kpfn="pfn",
             merged="seq",
             scanned=~pl.col("second"),
@@ -220,6 +220,34 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
     )
     of = node_of(before["before"])
     return items, moves.with_columns(node=of).with_columns(node=pl.when(pl.col("node") >= 0).then("node"))
+
+
+def _passed(merges: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """``merges`` with ``passed``, ``passed_ts``: end of the first whole pass after its mm's exit; or null.
+
+    A pass takes away all rmap_items of an address space that is gone. Kernel: mm/ksm.c
+    scan_get_next_rmap_item(), remove_trailing_rmap_items().
+    """
+    exits = events["ev_exit_mmap"].select("mm", exited="seq").sort("exited")
+    scans = events["ev_scan"].select("is_stop", "seq", "ts_ns").sort("seq")
+    starts = scans.filter(~pl.col("is_stop")).select(started="seq")
+    stops = scans.filter("is_stop").select(passed="seq", passed_ts="ts_ns")
+    rows = merges.sort("seq")
+    for known, left, right, by in (
+        (exits, "seq", "exited", "mm"),
+        (starts, "exited", "started", None),
+        (stops, "started", "passed", None),
+    ):
+        rows = rows.sort(left).join_asof(
+            known,
+            left_on=left,
+            right_on=right,
+            by=by,
+            strategy="forward",
+            check_sortedness=False,
+            coalesce=False,
+        )
+    return rows
 
 
 def of_one(moves: pl.DataFrame, items: pl.DataFrame, forks: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """Walks over nodes whose rmap_items are not all determined: bounds, never a guess (see ``ksm.stock``).
 
-Which rmap_items a node can have listed at a migration is known: those merged into it and not elsewhere. Some
-may have been dropped since, which no event tells. What is sure of a migration's first walk: each address at
+Which rmap_items a node can have listed at a migration is known: those merged into it and not elsewhere, of
+address spaces that are there, or were when ksmd's last whole pass began. Some may have been dropped since,
+which no event tells. What is sure of a migration's first walk: each address at
 which it changed an entry is that of a listed rmap_item. So at least as many are listed as addresses were hit,
 and if no more than these can have been at those addresses, it is just they.
 

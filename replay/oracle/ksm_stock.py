@@ -30,6 +30,8 @@ class Item:
     merged: int
     scanned: bool
     died: int | None = None
+    exited: bool = False
+    passing: bool = False
     addresses: set[int] = field(default_factory=set)
 
 
@@ -108,6 +110,10 @@ def nodes_of(events: Mapping[str, pl.DataFrame], moves: list[Move], came: list[M
     for row in events["ev_ksm_removed"].sort("seq").to_dicts():
         if row["rmap_item"] is None:
             steps.append((row["seq"], "free", row["pfn"]))
+    steps += [(row["seq"], "exit", row["mm"]) for row in events["ev_exit_mmap"].to_dicts()]
+    steps += [
+        (row["seq"], "stop" if row["is_stop"] else "start", None) for row in events["ev_scan"].to_dicts()
+    ]
     for move in moves:
         steps.append((move.places[0], "set", move))
         if move.begin is None:
@@ -124,6 +130,8 @@ def nodes_of(events: Mapping[str, pl.DataFrame], moves: list[Move], came: list[M
             it.node = held.get(it.pfn)
         elif what == "gone":
             held[it] = None
+        elif what in ("exit", "start", "stop"):
+            _passed(items, what, it, seq)
         elif what == "moved":
             held[it.pfn], held[it.restored] = None, it.node
         elif what == "free":
@@ -151,6 +159,17 @@ def nodes_of(events: Mapping[str, pl.DataFrame], moves: list[Move], came: list[M
             latest[item.rmap_item] = item
             items.append(item)
     return [item for item in items if item.node is not None]
+
+
+def _passed(items: list[Item], what: str, mm: int | None, seq: int) -> None:
+    """A pass of ksmd that began when an address space was gone takes all away that was merged from it."""
+    for item in items:
+        if what == "exit":
+            item.exited |= item.mm == mm
+        elif what == "start":
+            item.passing = item.exited
+        elif item.passing and item.died is None:
+            item.died = seq
 
 
 def still_nodes(
