@@ -12,6 +12,7 @@ The fields become an ``EventFormat``, so that nothing behind this module has to 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from captures.eventfmt import MAX_FIELDS, EventFormat
 from captures.text.grammar import MARKER_TEMPLATE, TEMPLATES, USER_STACK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 _PLACE: Final = re.compile(r"\{(\w*):([\w|]+)\}")
 _PAIR: Final = re.compile(r' (\w+)=("[^"]{0,255}"|\([^)]{0,40}\)|[^ ]*)', re.ASCII)
@@ -50,6 +51,9 @@ _KINDS: Final = (
 _ARRAY: Final = r"^ARRAY\[[0-9a-f]{2}(?:, [0-9a-f]{2})*\]$"
 
 _END: Final = r"(?:[ ,)]|$)"
+
+_GROUP: Final = re.compile(r"\\.|\[[^\]]*\]|\((?!\?)")
+"""What is escaped, a class of characters, or the begin of a group."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,18 @@ class Body:
         lines = [f"\tfield:{each % (8 * (1 + place))}" for place, each in enumerate(declarations)]
         text = "\n".join([f"name: {name}", f"ID: {number}", "format:", *lines, ""])
         return EventFormat(system, name, number, text.encode(), path)
+
+    def of(self, fields: Collection[TextField]) -> Body:
+        """The same lines, of which only these fields are taken."""
+        places = itertools.count()
+
+        def kept(found: re.Match[str]) -> str:
+            is_other = found[0] == "(" and self.fields[next(places)] not in fields
+            return "(?:" if is_other else found[0]
+
+        return Body(
+            tuple(each for each in self.fields if each in fields), _GROUP.sub(kept, self.pattern), self.probe
+        )
 
     def parse(self, bodies: pl.Series) -> tuple[list[pl.Series], pl.Series]:
         """Values of each field, and which bodies have them all; text may be null where it has.

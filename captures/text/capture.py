@@ -125,13 +125,7 @@ class TextCapture(FromSource):
         for name in asked:
             if name not in self.formats:
                 raise self._missing(name)
-        tables = {name: self._table(name) for name in asked}
-        for name in tables.keys() & (columns or {}):
-            kept = [
-                each for each in tables[name].column_names if each in {*_RESERVED, *(columns or {})[name]}
-            ]
-            tables[name] = tables[name].select(kept)
-        return tables
+        return {name: self._table(name, (columns or {}).get(name)) for name in asked}
 
     def quality(self) -> pa.Table:
         """Table ``quality``: what the text lacks."""
@@ -199,11 +193,13 @@ class TextCapture(FromSource):
             events[name] = TextEvent(tuple(keys), body_of(name, samples, is_marker=is_marker))
         return events
 
-    def _table(self, name: str) -> pa.Table:
-        """The table of one event."""
+    def _table(self, name: str, needed: Collection[str] | None) -> pa.Table:
+        """The table of one event, with the columns of its own fields that are needed; None: all of them."""
         index, event = self._index, self._events[name]
-        body = event.body
-        assert isinstance(body, Body)
+        assert isinstance(event.body, Body)
+        names = {each: f"{each.name}_" if each.name in _RESERVED else each.name for each in event.body.fields}
+        own = [each for each, column in names.items() if needed is None or column in needed]
+        body = event.body.of(own)
         lines = np.flatnonzero(np.isin(index.key, event.keys))
         chunks = [lines[begin : begin + CHUNK_LINES] for begin in range(0, len(lines), CHUNK_LINES)]
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -224,12 +220,12 @@ class TextCapture(FromSource):
             "pid": index.pid[rows],
         }
         for probe in body.probe:
-            table[probe] = pa.nulls(len(rows), pa.uint64())
+            if needed is None or probe in needed:
+                table[probe] = pa.nulls(len(rows), pa.uint64())
         for place, each in enumerate(body.fields):
-            column = f"{each.name}_" if each.name in _RESERVED else each.name
             values = pl.concat([part[place] for part in parts]).gather(order)
             type_ = pa.string() if each.kind == "text" else None
-            table[column] = values.to_arrow().cast(type_) if type_ else values.to_arrow()
+            table[names[each]] = values.to_arrow().cast(type_) if type_ else values.to_arrow()
         return pa.table(table)
 
     def _has_role(self, name: str, event: TextEvent) -> bool:

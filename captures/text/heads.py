@@ -42,12 +42,16 @@ class Dialect:
             the name of the event with what ends it: ``:``; for system calls of tracefs ``(`` (entry) and
             `` -> `` (exit). With the option sym-offset, the function that stands in the place of ``print``
             has its offset.
+        plain: The same for most lines, those of tasks without dashes, colons or spaces in their names: each
+            character leaves one way to go on, which takes a third of the time. Where it fits, ``head`` finds
+            the same.
         lost: Pattern of a line that tells of lost events; groups: cpu, count (may be missing).
         other: Pattern of a line that is known to be no event.
     """
 
     name: str
     head: str
+    plain: str
     lost: str
     other: str
 
@@ -60,6 +64,12 @@ FTRACE: Final = Dialect(
         r"([0-9]+)(?:\.([0-9]+))?:(?: *\([+-][0-9]+\))? +"
         r"([A-Za-z_][A-Za-z0-9_.]*(?:\+0x[0-9a-f/x]+)?(?::|\(| -> | <-)|<(?:user )?stack trace ?>))"
     ),
+    plain=(
+        r"^( *([^ :-]+)-([0-9]+) +(?:\([ 0-9-]+\) +)?"
+        r"\[([0-9]+)\](?:-0x[0-9a-f]+)? +(?:[.A-Za-z#][^ ]* +)?"
+        r"([0-9]+)(?:\.([0-9]+))?: +(?:\([+-][0-9]+\) +)?"
+        r"([A-Za-z_][A-Za-z0-9_.]*(?:\+0x[0-9a-f/x]+)?(?::|\(| (?:-> |<-))|<(?:user )?stack trace ?>))"
+    ),
     lost=r"^(?:[^ :#]+: +)?CPU:([0-9]+) \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROPPED)?\]",
     other=r"^(?:#|\s*$| *=> |cpus=|version = |\tfor |#+ CPU )",
 )
@@ -67,6 +77,11 @@ PERF: Final = Dialect(
     name="perf script text",
     head=(
         r"^( *(?:(.*?) +)??(?:-?[0-9]+/)?(-?[0-9]+) +\[([0-9]+)\] +"
+        r"([0-9]+)\.([0-9]+): +(?:[0-9]+ +)?"
+        r"([A-Za-z_][A-Za-z0-9_-]*:[A-Za-z_][A-Za-z0-9_.]*:))"
+    ),
+    plain=(
+        r"^( *([^ 0-9-][^ ]*) +([0-9]+) +\[([0-9]+)\] +"
         r"([0-9]+)\.([0-9]+): +(?:[0-9]+ +)?"
         r"([A-Za-z_][A-Za-z0-9_-]*:[A-Za-z_][A-Za-z0-9_.]*:))"
     ),

@@ -221,9 +221,20 @@ def _heads(data: memoryview, starts: Longs, first: int, last: int, dialect: Dial
     """Columns line, and the groups of ``Dialect.head``, of the lines first..last-1."""
     begin = int(starts[first])
     lines = _strings(data[begin : int(starts[last])], starts[first : last + 1] - begin)
-    head = lines.str.extract_groups(dialect.head).struct.unnest()
-    head.columns = ["head", "task", "pid", "cpu", "seconds", "fraction", "key"]
-    return head.with_columns(line=lines)
+    return heads(lines, dialect).with_columns(line=lines)
+
+
+def heads(lines: pl.Series, dialect: Dialect) -> pl.DataFrame:
+    """The groups of ``Dialect.head``, a row a line; null where the line is no event."""
+    plain = lines.str.extract_groups(dialect.plain).struct.unnest()
+    plain.columns = ["head", "task", "pid", "cpu", "seconds", "fraction", "key"]
+    others = pl.select(pl.when(plain["head"].is_null()).then(lines)).to_series()
+    if others.null_count() == len(lines):
+        return plain
+    rest = others.str.extract_groups(dialect.head).struct.unnest()
+    return pl.select(
+        pl.coalesce(mine, other).alias(mine.name) for mine, other in zip(plain, rest, strict=True)
+    )
 
 
 def _line_starts(data: memoryview, path: str) -> tuple[Longs, bool]:
