@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -14,8 +14,12 @@ from captures.maps import known_maps
 from replay.model.agreement import boundaries, probed_changes, probed_lives
 from replay.model.rebuild import Modelled, reconstruct
 from tests.model_machine import PAGE, History
+from tests.test_model import check
 from tests.test_model_golden import P, mapped, page, ranges
 from tests.test_model_rules import alive, model
+
+if TYPE_CHECKING:
+    from replay.state.kernel import KernelRules
 
 # Recorded with ``perf record -d``, with tree probes: a shell starts a program, which is task PROGRAM.
 RECORDED = Path(__file__).parent / "data" / "perf" / "sample_identifier.perf.data.xz"
@@ -185,3 +189,20 @@ def test_a_snapshot_holds_behind_the_event_at_its_place(history: History, rules:
     history.snapshot(P, [{"vm_start": page(0), "vm_end": page(4), "vm_flags": 0x100073}], behind=True)
     found = model(history, rules)
     assert (ranges(found), found.versions["cause_event"].to_list()) == ([(0, 4)], ["mmap"])
+
+
+def test_a_snapshot_read_behind_an_exec_is_newer_than_what_that_mapped(
+    history: History, rules: KernelRules
+) -> None:
+    """Whatever their numbers: markers in the trace are read before perf's records."""
+    line = {"vm_start": page(0), "vm_end": page(4), "file": "a", "pgoff": 0}
+    history.enter(P, "execve", ())
+    history.record(P, line | {"prot": 1})
+    history.task(P, "exec")
+    history.snapshot(P, [line | {"vm_flags": 0x73}], whole=False, behind=True)
+    for each in history.maps:
+        each["snapshot"] = 1 - each["snapshot"]
+    found = check(history.events(), rules)
+    kept = found.versions.filter(pl.col("died_seq").is_null())
+    assert kept.select("vm_start", "vm_end", "vm_flags").rows() == [(page(0), page(4), 0x73)]
+    assert found.doubts["maps_differ"] == 1

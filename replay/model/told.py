@@ -57,6 +57,7 @@ def told_maps(
         "ts_ns": pl.col("end_ns").fill_null(pl.lit(_first(events), pl.Int64)),
         "pid": pl.col("pid"),
         "snapshot": pl.col("snapshot"),
+        "is_record": pl.col("is_record"),
         "cause": pl.lit("maps").cast(pl.Categorical),
     }
     zero = pl.lit(0, pl.Int64)
@@ -81,7 +82,9 @@ def told_maps(
             **common, kind=pl.lit(OP_TELL_GAP, pl.Int64), a="end", b=pl.lit(_TOP_PAGE), c=zero, d=zero, e=zero
         ),
     ]
-    return [pl.concat(ops).sort("seq", "pid", "snapshot", "a").drop("snapshot")], len(torn)
+    # What execve() mapped is at its place, and was there when a snapshot was read behind it.
+    ordered = pl.concat(ops).sort("seq", "pid", ~pl.col("is_record"), "snapshot", "a")
+    return [ordered.drop("snapshot", "is_record")], len(torn)
 
 
 def _flags() -> pl.Expr:

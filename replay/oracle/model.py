@@ -77,8 +77,8 @@ class OracleModel(MremapCalls, FlagCalls):
         rows, late = faults_of_execs(rows)
         if "proc_map" in events:
             followed = {name.removeprefix("_sys_") for name in dir(self) if name.startswith("_sys_")}
-            told, self.doubts["maps_torn"] = snapshots(events)
-            told += records(events, followed)
+            read, self.doubts["maps_torn"] = snapshots(events)
+            told = records(events, followed) + read
             told.sort(key=lambda each: (each["seq"], each["pid"]))
             # A snapshot holds behind the event at its place.
             rows += [(each["seq"], "proc_map", each) for each in told]
