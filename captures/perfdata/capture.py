@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from captures import losses
-from captures.decode import MAX_IDS, Decoder, joined, type_offset
-from captures.eventfmt import find_formats, parse_formats
-from captures.info import CaptureInfo, FromSource
+from captures.binary import FromRecords
+from captures.decode import Decoder, joined, type_offset
+from captures.eventfmt import parse_formats
+from captures.info import CaptureInfo
 from captures.perfdata import constants as c
 from captures.perfdata import quality as perfdata_quality
 from captures.perfdata.container import no_formats, read_perfdata
@@ -20,7 +21,6 @@ from captures.perfdata.records import RecordStream
 from captures.perfdata.rounds import in_order, time_order
 from captures.perfdata.samples import SampleReader
 from captures.perfdata.side import FIRST_ID, IDS, SIDE_EVENTS, side_formats
-from captures.spans import Spans
 from captures.windows import OutOfOrder
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from captures.perfdata.samples import Payloads
     from captures.ringbuf import Longs
     from captures.source import Source
+    from captures.spans import Spans
 
 _ALWAYS: Final = ("perf:comm", "perf:exec", "perf:fork", "perf:lost_samples")
 """Events that every pass decodes: they are few, and tell names of tasks and losses."""
@@ -68,7 +69,7 @@ class Scan:
     short: int
 
 
-class PerfCapture(FromSource):
+class PerfCapture(FromRecords[Scan]):
     """A capture of perf record, as a file or from a pipe. See ``captures.info.Capture``.
 
     Records that are no samples are events of the system ``perf`` (``perf:comm``, ``perf:fork``,
@@ -76,17 +77,18 @@ class PerfCapture(FromSource):
     found when it began.
     """
 
+    record_line = "perf record -e SYSTEM:NAME"
+
     def __init__(self, source: Source) -> None:
         """Read the tables of the file, but no record.
 
         Raises:
             UnknownFormatError, TruncatedError, CorruptError: The tables cannot be read.
         """
+        super().__init__()
         self._source = source
         self._perf = read_perfdata(source.data, source.path)
         self._side_formats = side_formats(source.path)
-        self._scan: Scan | None = None
-        self._broken: dict[str, tuple[int, int]] = {}
 
     @property
     def command_line(self) -> list[str]:
@@ -133,33 +135,6 @@ class PerfCapture(FromSource):
             tool=f"perf {version}" if version else None,
         )
 
-    def event_counts(self) -> dict[str, int]:
-        """Records of each event that occurs, by ``system:name``."""
-        counts = self._scanned().counts
-        return {name: int(counts[each.id]) for name, each in self.formats.items() if counts[each.id]}
-
-    def event_spans(self) -> dict[str, tuple[int, int]]:
-        """First and last time of each event that occurs. See ``captures.info.Capture.event_spans``."""
-        spans = Spans(MAX_IDS)
-        self._read({}, spans)
-        return spans.by_name(self.formats)
-
-    def decode(
-        self, names: Iterable[str], columns: Mapping[str, Collection[str]] | None = None
-    ) -> dict[str, pa.Table]:
-        """The events as tables. See ``captures.info.Capture.decode``."""
-        asked = list(dict.fromkeys(names))
-        wanted = find_formats(self.formats, asked, self.path, "perf record -e SYSTEM:NAME")
-        needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
-        decoder, rank = self._read(needed)
-        tables = {}
-        for name, each in zip(asked, wanted, strict=True):
-            tables[name] = decoder.table(each.id, rank)
-            parts = decoder.events.pop(each.id)
-            if parts.short or parts.unreadable:
-                self._broken[name] = (parts.short, parts.unreadable)
-        return tables
-
     def quality(self) -> pa.Table:
         """Table ``quality``: lost events, damage, clock problems and what was not recorded."""
         scan, perf = self._scanned(), self._perf
@@ -202,24 +177,10 @@ class PerfCapture(FromSource):
         """None: a perf.data does not say which functions the kernel has."""
         return None
 
-    def _scanned(self) -> Scan:
-        if self._scan is None:
-            self._read({})
-        assert self._scan is not None, "_read sets it"
-        return self._scan
-
     def _read(
         self, wanted: Mapping[EventFormat, Collection[str] | None], spans: Spans | None = None
     ) -> tuple[Decoder, Longs | None]:
-        """One pass over all records, or two where they are not in rounds. See ``rounds``.
-
-        Args:
-            wanted: Events to decode, and the columns of each (None: all).
-            spans: Takes the times of every record.
-
-        Returns:
-            What was decoded, and the place of each record in the total order; None: they came in order.
-        """
+        """See ``FromRecords``: one pass, or two where records are not in rounds (``rounds``)."""
         # Of records that are compressed it is not known in which of the rounds beside them they are.
         if not self._perf.is_backward and self._perf.feature(c.FEATURE_COMPRESSED) is None:
             try:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captures import losses
-from captures.decode import MAX_IDS, Decoder, joined, type_offset
-from captures.eventfmt import find_formats, parse_formats
-from captures.info import CaptureInfo, FromSource
-from captures.spans import Spans
+from captures.binary import FromRecords
+from captures.decode import Decoder, joined, type_offset
+from captures.eventfmt import parse_formats
+from captures.info import CaptureInfo
 from captures.tracedat import constants as c
 from captures.tracedat import losses as stream_losses
 from captures.tracedat.clock import TimeConversion
@@ -22,13 +22,14 @@ from captures.tracedat.v7 import open_table
 from captures.windows import OutOfOrder, WindowReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     import pyarrow as pa
 
     from captures.eventfmt import EventFormat
     from captures.ringbuf import Longs
     from captures.source import Source
+    from captures.spans import Spans
     from captures.tracedat.container import Buffer
     from captures.windows import Window
 
@@ -52,8 +53,10 @@ class Scan:
     streams: tuple[stream_losses.StreamFacts, ...]
 
 
-class TraceDatCapture(FromSource):
+class TraceDatCapture(FromRecords[Scan]):
     """A capture in the format of trace-cmd, version 6 or 7. See ``captures.info.Capture``."""
+
+    record_line = "trace-cmd record -e SYSTEM:NAME"
 
     def __init__(self, source: Source, ts2secs: int | None = None) -> None:
         """Read the tables of the file, but no event.
@@ -65,13 +68,17 @@ class TraceDatCapture(FromSource):
         Raises:
             UnknownFormatError, TruncatedError, CorruptError: The tables cannot be read.
         """
+        super().__init__()
         self._source = source
         self._container = read_container(source.data, source.path)
-        self.formats = parse_formats(self._container.event_texts, source.path)
+        self._formats = parse_formats(self._container.event_texts, source.path)
         self._ts2secs = ts2secs
         self._convert = TimeConversion.of(self._container, ts2secs)
-        self._scan: Scan | None = None
-        self._broken: dict[str, tuple[int, int]] = {}
+
+    @property
+    def formats(self) -> Mapping[str, EventFormat]:
+        """Format of every event that the capture knows, by ``system:name``, recorded or not."""
+        return self._formats
 
     @cached_property
     def info(self) -> CaptureInfo:
@@ -98,33 +105,6 @@ class TraceDatCapture(FromSource):
             or any(each.is_truncated for each in scan.streams),
             tool=f"trace-cmd {version.split()[0]}" if version and version.split() else None,
         )
-
-    def event_counts(self) -> dict[str, int]:
-        """Records of each event that occurs, by ``system:name``."""
-        counts = self._scanned().counts
-        return {name: int(counts[each.id]) for name, each in self.formats.items() if counts[each.id]}
-
-    def event_spans(self) -> dict[str, tuple[int, int]]:
-        """First and last time of each event that occurs. See ``captures.info.Capture.event_spans``."""
-        spans = Spans(MAX_IDS)
-        self._read({}, spans)
-        return spans.by_name(self.formats)
-
-    def decode(
-        self, names: Iterable[str], columns: Mapping[str, Collection[str]] | None = None
-    ) -> dict[str, pa.Table]:
-        """The events as tables. See ``captures.info.Capture.decode``."""
-        asked = list(dict.fromkeys(names))
-        wanted = find_formats(self.formats, asked, self.path, "trace-cmd record -e SYSTEM:NAME")
-        needed = {each: (columns or {}).get(name) for name, each in zip(asked, wanted, strict=True)}
-        decoder, rank = self._read(needed)
-        tables = {}
-        for name, each in zip(asked, wanted, strict=True):
-            tables[name] = decoder.table(each.id, rank)
-            parts = decoder.events.pop(each.id)
-            if parts.short or parts.unreadable:
-                self._broken[name] = (parts.short, parts.unreadable)
-        return tables
 
     def quality(self) -> pa.Table:
         """Table ``quality``: lost events, damage and clock problems."""
@@ -196,24 +176,10 @@ class TraceDatCapture(FromSource):
             )
         return bytes(table.take(size, name))
 
-    def _scanned(self) -> Scan:
-        if self._scan is None:
-            self._read({})
-        assert self._scan is not None, "_read sets it"
-        return self._scan
-
     def _read(
         self, wanted: Mapping[EventFormat, Collection[str] | None], spans: Spans | None = None
     ) -> tuple[Decoder, Longs | None]:
-        """One pass over all records, or two where times go back.
-
-        Args:
-            wanted: Events to decode, and the columns of each (None: all).
-            spans: Takes the times of every record.
-
-        Returns:
-            What was decoded, and the place of each record in the total order; None: they came in order.
-        """
+        """See ``FromRecords``: one pass, or two where times go back."""
         try:
             return self._pass(wanted, spans, WindowReader.in_order), None
         except OutOfOrder:

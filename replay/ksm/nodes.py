@@ -232,7 +232,7 @@ def _passed(merges: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.Data
     scans = events["ev_scan"].select("is_stop", "seq", "ts_ns").sort("seq")
     starts = scans.filter(~pl.col("is_stop")).select(started="seq")
     stops = scans.filter("is_stop").select(passed="seq", passed_ts="ts_ns")
-    rows = merges.sort("seq")
+    rows = merges
     for known, left, right, by in (
         (exits, "seq", "exited", "mm"),
         (starts, "exited", "started", None),
