@@ -12,7 +12,7 @@ from captures import open_capture
 from captures.canonical import canonical_events
 from replay import AnalyzeOptions
 from replay.evidence import rebuild
-from replay.ksm.nodes import migrations, nodes
+from replay.ksm.nodes import migration_entries, migrations, nodes
 from replay.ksm.stock import APART, determined
 from replay.strategies import BUILTIN
 from replay.walks.callers import named
@@ -135,7 +135,7 @@ def test_a_migration_entry_of_a_capture() -> None:
     assert migration_entry(439091, 25) & ~0x1FF == migration_entry(439091, 25)
     rows = [(1, 0xCFFFF7FFF28D9A00, True), (2, 0x800000000DA84025, False)]
     table = _table("ev_migration_pte", [pte_row(seq, 7, pte, is_set=is_set) for seq, pte, is_set in rows])
-    (move,) = migrations(table).to_dicts()
+    (move,) = migrations(migration_entries(table)).to_dicts()
     assert (move["type"], move["restored"]) == (25, 0xDA84)
     assert migration_entry(move["pfn"], 25) == 0xCFFFF7FFF28D9A00
 
@@ -157,7 +157,8 @@ def addresses(
     """Pages of the rmap_items that are determined, and the number of migrations that are."""
     table = _table("ev_migration_pte", ptes)
     events = empty_events() | {"ev_merge": _table("ev_merge", merges), "ev_migration_pte": table}
-    items, moves = nodes(events, migrations(table))
+    entries = migration_entries(table)
+    items, moves = nodes(events, entries, migrations(entries))
     items = items.with_columns(number=pl.col("mm") - MM + 1)
     relatives = [(2, 50, 1)] if forked else []
     forks = pl.DataFrame(
@@ -197,7 +198,8 @@ def test_a_whole_pass_takes_away_what_a_process_left(scans: list[tuple[int, bool
             "ev_scan", [{"seq": at, "ts_ns": at, "is_stop": stop, **common} for at, stop in scans]
         ),
     }
-    items, _ = nodes(events, migrations(events["ev_migration_pte"]))
+    entries = migration_entries(events["ev_migration_pte"])
+    items, _ = nodes(events, entries, migrations(entries))
     ends = {row["rmap_item"]: row["died_ts_ns"] for row in items.to_dicts()}
     assert ends == {1: died, 2: None, 3: None, 4: None}
 
@@ -258,7 +260,7 @@ def test_the_next_page_in_a_frame_is_not_the_one_that_left_it() -> None:
     entries = [migration_entry(FRAME, kind) for kind in (READ, EXCLUSIVE)]
     rows = [pte_row(100 + 4 * n, 9, entry, is_set=True) for n, entry in enumerate(entries)]
     rows.append(pte_row(200, 9, MOVED << 12 | 0x25, is_set=False))
-    moves = migrations(_table("ev_migration_pte", rows))
+    moves = migrations(migration_entries(_table("ev_migration_pte", rows)))
     assert moves.select("type", "first", "hits", "restored").rows() == [
         (READ, 100, 1, None),
         (EXCLUSIVE, 104, 1, None),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replay.ksm.candidates import vmas_at
-from replay.ksm.nodes import migrations, nodes
+from replay.ksm.nodes import migration_entries, migrations, nodes
 from replay.ksm.stock import determined
 from replay.ksm.undetermined import Rebuilt, undetermined
 from replay.oracle.ksm_bounds import State, bounds_of
@@ -42,7 +42,8 @@ def test_what_is_determined_is_so_and_the_twin_says_the_same(
     machine: StockMachine, known: tuple[int, ...]
 ) -> None:
     events = events_of(machine)
-    items, moves = nodes(events, migrations(events["ev_migration_pte"]))
+    entries = migration_entries(events["ev_migration_pte"])
+    items, moves = nodes(events, entries, migrations(entries))
     told, walked = determined(numbered(items, known), moves, events["ev_migration_pte"], forks_of(machine))
     mine = {(row["rmap_item"], row["born"]): row["address"] for row in told.to_dicts()}
     forks = [(place, NUMBERS[parent], NUMBERS[child]) for place, parent, child in machine.forks]
@@ -92,7 +93,8 @@ def test_bounds_hold_and_the_twin_says_the_same(
 ) -> None:
     events, forks = events_of(machine), forks_of(machine)
     lives, versions = state_of(machine)
-    items, moves = nodes(events, migrations(events["ev_migration_pte"]))
+    entries = migration_entries(events["ev_migration_pte"])
+    items, moves = nodes(events, entries, migrations(entries))
     items = numbered(items, known)
     found, walked = determined(items, moves, events["ev_migration_pte"], forks)
     items = items.join(found.select("item", "address"), on="item", how="left", maintain_order="left")

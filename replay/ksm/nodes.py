@@ -22,7 +22,7 @@ def stable_node() -> pl.Expr:
     return (pl.col("node") + 1).cast(pl.UInt64)
 
 
-def _entries(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
+def migration_entries(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     """Rows with ``pfn``, ``type`` and ``group``: entries of one folio, one after another of one task.
 
     The swap entries that a walk sets for a KSM page are of one type; another type in the same frame is of the
@@ -43,11 +43,14 @@ def _entries(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(group=apart.fill_null(True).cum_sum())
 
 
-def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
+def migrations(entries: pl.DataFrame) -> pl.DataFrame:
     """Migrations of one folio: the entries set by one walk, and those restored by the next.
 
     Several folios are unmapped before the first is restored, and a task may unmap an entry meanwhile: a walk
     restores what another set if it is the next at all addresses that are restored, and of no other one.
+
+    Args:
+        entries: ``migration_entries``.
 
     Returns:
         ``move`` (number), ``pid``, ``cpu``, ``pfn`` and ``restored`` (frames before and after), ``type`` (of
@@ -55,8 +58,7 @@ def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
         restored), each with its ``_ts``, ``hits``, ``addresses`` (distinct), ``complete`` (as many restored).
         Null: not restored, or nothing tells by which walk.
     """
-    rows = _entries(ev_migration_pte)
-    groups = rows.group_by("group", maintain_order=True).agg(
+    groups = entries.group_by("group", maintain_order=True).agg(
         pl.col("pid", "cpu", "is_set", "pfn", "type").first(),
         first=pl.col("seq").first(),
         last=pl.col("seq").last(),
@@ -66,7 +68,7 @@ def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
         addresses=pl.col("address").n_unique(),
     )
     pages = (
-        rows.select("group", "pid", "address", "is_set")
+        entries.select("group", "pid", "address", "is_set")
         .unique()
         .join(groups.select("group", "first", "last"), on="group")
     )
@@ -106,12 +108,15 @@ def migrations(ev_migration_pte: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def nodes(
+    events: Mapping[str, pl.DataFrame], entries: pl.DataFrame, moves: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rmap_items merged into nodes whose beginning the capture saw, and the node of each migration.
 
     Args:
-        events: Tables ``ev_merge``, ``ev_ksm_removed``, ``ev_migration_pte``, ``ev_exit_mmap``, ``ev_scan``.
-        moves: ``migrations``.
+        events: Tables ``ev_merge``, ``ev_ksm_removed``, ``ev_exit_mmap`` and ``ev_scan``.
+        entries: ``migration_entries``.
+        moves: ``migrations`` of these.
 
     Returns:
         Items: ``item`` (number), ``rmap_item``, ``mm`` (pointer), ``node``, ``kpfn``, ``born`` (order in the
@@ -142,12 +147,10 @@ def nodes(events: Mapping[str, pl.DataFrame], moves: pl.DataFrame) -> tuple[pl.D
     # Where a folio went, or came from, that nothing tells: what was in these frames is not there any more.
     lost = moves.filter(pl.col("restored").is_null()).select("pfn", since=pl.col("last") + 1)
     came_from = (
-        _entries(events["ev_migration_pte"])
+        entries.filter(~pl.col("is_set"))
         .group_by("group")
-        .agg(pl.col("pfn", "is_set").first(), since=pl.col("seq").first())
-    )
-    came_from = came_from.filter(
-        ~pl.col("is_set") & ~pl.col("since").is_in(moves["begin"].drop_nulls().implode())
+        .agg(pl.col("pfn").first(), since=pl.col("seq").first())
+        .filter(~pl.col("since").is_in(moves["begin"].drop_nulls().implode()))
     )
     starts = pl.concat(
         [

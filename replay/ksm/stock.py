@@ -36,7 +36,7 @@ from replay.ksm.bounds import bounded
 from replay.ksm.candidates import vmas_at
 from replay.ksm.hits import second_passes, still_nodes
 from replay.ksm.modelled import modelled_spaces, tree_events
-from replay.ksm.nodes import hits_of, listed_in, migrations, nodes, of_one, stable_node
+from replay.ksm.nodes import hits_of, listed_in, migration_entries, migrations, nodes, of_one, stable_node
 from replay.ksm.spaces import address_spaces, followed
 from replay.ksm.undetermined import Rebuilt, Undetermined, undetermined
 from replay.ksm.windows import Doubt, in_windows, windows
@@ -97,8 +97,8 @@ def replay_stock(events: Mapping[str, pl.DataFrame], model: Modelled, strategies
     ev_avc = tree_events(lives, model.versions)
     spaces = modelled_spaces(events, ev_avc, lives)
     forks = parents(mm_lives(lives), spaces)
-    moves = migrations(events["ev_migration_pte"])
-    items, moves = nodes(events, moves)
+    entries = migration_entries(events["ev_migration_pte"])
+    items, moves = nodes(events, entries, migrations(entries))
     items = items.with_columns(number=address_spaces(items, events, spaces, lives))
     known, walked = determined(items, moves, events["ev_migration_pte"], forks)
     versions = model.versions.with_columns(
