@@ -8,12 +8,17 @@ outcome is that of the state that can.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.model_machine import PAGE, History
+from tests.test_model import check, said
 from tests.test_model_golden import P, mapped, page, protected, ranges, tree
 from tests.test_model_rules import advised, alive, model
+
+if TYPE_CHECKING:
+    from replay.state.kernel import KernelRules
 
 RW, R = 3, 1
 MADV_DONTFORK, MADV_DOFORK, MADV_GUARD_INSTALL = 10, 11, 102
@@ -180,3 +185,17 @@ def test_sticky_flags_do_not_keep_apart(history: History) -> None:
     advised(history, 4, 6, MADV_DONTFORK)
     advised(history, 4, 6, MADV_DOFORK)
     assert tree(model(history, "7.3"), 1) == [(1, 0, 6)]
+
+
+def test_a_file_beside_what_was_moved_is_refused_for_the_same_reasons(
+    history: History, rules: KernelRules
+) -> None:
+    """From 7.3 on what follows in the file has to follow among anonymous pages too, if it is private."""
+    mapped(history, 0, 4)
+    history.fault(P, page(0))
+    history.call(P, "mremap", (page(0), 4 * PAGE, 4 * PAGE, 3, page(10)), page(10))
+    history.call(P, "mmap", (page(14), 4 * PAGE, RW, 2, 5, page(4)), page(14))
+    found = check(history.events(), rules)
+    assert ranges(found) == [(10, 14), (14, 18)]
+    (refusal,) = found.refusals.to_dicts()
+    assert (said(refusal["older"]), said(refusal["newer"])) == ({"file"}, {"file", "pgoff"})

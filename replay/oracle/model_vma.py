@@ -343,7 +343,7 @@ class Areas:
             "policy": new.policy != other.policy,
             "file": new.file != other.file,
             "anon_vma": not self._is_mergeable_anon_vma(rules, new, other),
-            "pgoff": not self._contiguous(rules, low, high),
+            "pgoff": not self._contiguous(rules, new, low, high),
         }
         return {reason for reason, holds in against.items() if holds}
 
@@ -358,9 +358,9 @@ class Areas:
             return not other.is_fork_child
         return new.anon_vma is other.anon_vma
 
-    def _contiguous(self, rules: Rules, low: Range, high: Range) -> bool:
+    def _contiguous(self, rules: Rules, new: Proposed, low: Range, high: Range) -> bool:
         pages = low.end - low.start
-        private_file = low.file and not low.flags & VM_SHARED
+        private_file = new.file and not new.flags & VM_SHARED
         by_address = not (rules.anon_pgoff and private_file) or high.anon_pgoff == low.anon_pgoff + pages
         return high.pgoff == low.pgoff + pages and by_address
 
